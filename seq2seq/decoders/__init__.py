@@ -1,0 +1,1 @@
+"""Recurrent decoders: every one turns a ``Memory`` into a sequence."""

@@ -1,0 +1,30 @@
+"""The errors a user can mend, each a ``ValueError`` so that callers may catch broadly."""
+
+
+class ConfigError(ValueError):
+    """An option, or a combination of options, that cannot work."""
+
+
+class DataError(ValueError):
+    """A file or a value in the user's data that cannot be used."""
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is damaged, foreign, unsafe or made for another task."""
+
+
+def raise_together(problems: list[str], error: type[ValueError], heading: str) -> None:
+    """Raise one error that lists every problem; do nothing when there is none.
+
+    Args:
+        problems: One sentence per problem, each saying what is wrong and how to mend it.
+        error: The class to raise.
+        heading: First line of the message, used when there are several problems.
+
+    Raises:
+        ValueError: ``error``, when ``problems`` is not empty.
+    """
+    if len(problems) == 1:
+        raise error(problems[0])
+    if problems:
+        raise error("\n  - ".join([heading, *problems]))

@@ -1,0 +1,78 @@
+"""Token embeddings with word dropout, and their initial values from a text file."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from seq2seq.errors import DataError
+from seq2seq.sequences import EOS_ID, PAD_ID, UNK_ID
+
+
+class TokenEmbedding(nn.Embedding):
+    """Embeds token ids; padding is zero.
+
+    Args:
+        vocab_size: Number of tokens.
+        size: Width of an embedding.
+        word_dropout: Probability of reading a token as unknown, in training.
+    """
+
+    def __init__(self, vocab_size: int, size: int, word_dropout: float = 0.0) -> None:
+        super().__init__(vocab_size, size, padding_idx=PAD_ID)
+        self.word_dropout = word_dropout
+
+    def reset_parameters(self) -> None:
+        """Draw values of a size that also fits a tied output layer."""
+        nn.init.normal_(self.weight, std=self.embedding_dim**-0.5)
+        self._fill_padding_idx_with_zero()
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return ``(..., size)`` for ids int64 ``(...)``."""
+        if self.training and self.word_dropout:
+            # Special ids carry the structure of the sequence and are never dropped.
+            is_dropped = torch.rand(tokens.shape, device=tokens.device) < self.word_dropout
+            tokens = tokens.masked_fill(is_dropped & (tokens > EOS_ID), UNK_ID)
+        return super().forward(tokens)
+
+
+def load_embeddings(embedding: nn.Embedding, path: str | Path, pieces: Sequence[str]) -> int:
+    """Overwrite the rows of the pieces that a text file of vectors names.
+
+    Args:
+        embedding: The layer to fill, row ``i`` for ``pieces[i]``.
+        path: One vector per line, ``word value value ...``, as GloVe and word2vec write them; a
+            first line of two numbers is a header. A word also fills the piece that begins a word.
+        pieces: The vocabulary.
+
+    Returns:
+        How many rows were filled.
+
+    Raises:
+        DataError: If the file is missing, or a vector has another width than the layer.
+    """
+    rows = {piece: row for row, piece in reversed(list(enumerate(pieces)))}
+    filled = set()
+    try:
+        with Path(path).open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                word, *values = line.rstrip().split(" ")
+                if number == 1 and len(values) == 1:
+                    continue
+                if len(values) != embedding.embedding_dim:
+                    raise DataError(
+                        f"{path}:{number}: the vector has {len(values)} values, the model expects "
+                        f"{embedding.embedding_dim}. Set --model.embedding_size {len(values)}."
+                    )
+                vector = torch.tensor([float(value) for value in values])
+                for row in {rows.get(word), rows.get("▁" + word)} - {None}:
+                    embedding.weight.data[row] = vector
+                    filled.add(row)
+    except OSError as error:
+        raise DataError(f"{path}: cannot read the embeddings: {error.strerror}.") from error
+    except ValueError as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path}:{number}: not a vector of numbers: {error}.") from error
+    return len(filled)

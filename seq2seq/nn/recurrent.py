@@ -1,0 +1,179 @@
+"""tanh RNN, GRU and LSTM stacks behind one state type; the only place that knows the cells."""
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from seq2seq.errors import ConfigError
+
+Cell = Literal["rnn", "gru", "lstm"]
+RecurrentState = tuple[Tensor, ...]
+"""Parts of a state, each ``(layers * directions, batch, hidden)``: an LSTM has two, others one."""
+
+_LAYERS: dict[str, type[nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
+_GATES = {"rnn": 1, "gru": 3, "lstm": 4}
+assert set(_LAYERS) == set(get_args(Cell))
+
+
+def state_parts(cell: Cell) -> int:
+    """Return how many parts the state of ``cell`` has.
+
+    Raises:
+        ConfigError: If there is no such cell.
+    """
+    if cell not in _LAYERS:
+        raise ConfigError(f"cell is {cell!r}; choose one of {', '.join(_LAYERS)}.")
+    return 2 if cell == "lstm" else 1
+
+
+class SequenceDropout(nn.Module):
+    """Dropout over ``(batch, time, size)``, optionally with one mask for all time steps.
+
+    Args:
+        rate: Probability of dropping a value.
+        is_variational: Drop the same values at every time step of a sequence.
+
+    Source: Gal and Ghahramani 2016, arXiv:1512.05287, section 4.
+    """
+
+    def __init__(self, rate: float, is_variational: bool = False) -> None:
+        super().__init__()
+        self.rate = rate
+        self.is_variational = is_variational
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Return ``values`` with some zeroed and the rest scaled up, in training only."""
+        if not self.training or self.rate == 0:
+            return values
+        if not self.is_variational:
+            return nn.functional.dropout(values, self.rate)
+        return values * nn.functional.dropout(torch.ones_like(values[:, :1]), self.rate)
+
+
+class RecurrentStack(nn.Module):
+    """Layers of one recurrent cell, each run over the whole sequence by ``torch.nn``.
+
+    Args:
+        cell: Kind of recurrent cell.
+        input_size: Width of the input.
+        hidden_size: Width of the state, per direction.
+        num_layers: Number of layers.
+        bidirectional: Read in both directions; the output is ``2 * hidden_size`` wide.
+        context_size: Width of a further input that every layer reads beside the layer below; 0
+            for none.
+        dropout: Dropout between layers.
+        variational_dropout: Use the same dropout mask at every time step.
+        layer_norm: Normalise the output of every layer.
+
+    Raises:
+        ConfigError: If there is no such cell.
+    """
+
+    def __init__(
+        self,
+        cell: Cell,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        *,
+        bidirectional: bool = False,
+        context_size: int = 0,
+        dropout: float = 0.0,
+        variational_dropout: bool = False,
+        layer_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        self.num_parts = state_parts(cell)
+        self.directions = 2 if bidirectional else 1
+        self.output_size = hidden_size * self.directions
+        self.num_layers = num_layers
+        self.layers = nn.ModuleList(
+            _LAYERS[cell](
+                (self.output_size if layer else input_size) + context_size,
+                hidden_size,
+                batch_first=True,
+                bidirectional=bidirectional,
+            )
+            for layer in range(num_layers)
+        )
+        self.norms = nn.ModuleList(
+            nn.LayerNorm(self.output_size) if layer_norm else nn.Identity()
+            for _ in range(num_layers)
+        )
+        self.dropout = SequenceDropout(dropout, variational_dropout)
+        _reset_parameters(self.layers, _GATES[cell], forget_gate=1 if cell == "lstm" else None)
+
+    def forward(
+        self,
+        inputs: Tensor,
+        state: RecurrentState | None = None,
+        *,
+        lengths: Tensor | None = None,
+        context: Tensor | None = None,
+    ) -> tuple[Tensor, RecurrentState]:
+        """Run over whole sequences.
+
+        Args:
+            inputs: ``(batch, time, input_size)``.
+            state: Where to go on from; zeros when None.
+            lengths: Number of real positions, int64 ``(batch,)``; all of them when None. Outputs
+                beyond are zero and the state is that of the last real position.
+            context: ``(batch, time, context_size)``, or ``(batch, 1, context_size)`` for the same
+                at every step.
+
+        Returns:
+            Outputs ``(batch, time, output_size)`` and the state after the last real position.
+        """
+        outputs, states = inputs, []
+        for number, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
+            if number:
+                outputs = self.dropout(outputs)
+            if context is not None:
+                outputs = torch.cat([outputs, context.expand(-1, outputs.shape[1], -1)], dim=-1)
+            outputs, layer_state = self._run(layer, outputs, self._part(state, number), lengths)
+            outputs = norm(outputs)
+            states.append(layer_state)
+        return outputs, tuple(torch.cat(part) for part in zip(*states, strict=True))
+
+    def _part(self, state: RecurrentState | None, layer: int) -> RecurrentState | None:
+        if state is None:
+            return None
+        rows = slice(layer * self.directions, (layer + 1) * self.directions)
+        return tuple(part[rows].contiguous() for part in state)
+
+    def _run(
+        self,
+        layer: nn.Module,
+        inputs: Tensor,
+        state: RecurrentState | None,
+        lengths: Tensor | None,
+    ) -> tuple[Tensor, RecurrentState]:
+        # torch.nn takes and gives a bare tensor where the state has one part.
+        initial = state[0] if state is not None and self.num_parts == 1 else state
+        if lengths is None:
+            outputs, final = layer(inputs, initial)
+        else:
+            packed = pack_padded_sequence(
+                inputs, lengths.cpu(), batch_first=True, enforce_sorted=False
+            )
+            packed_outputs, final = layer(packed, initial)
+            outputs, _ = pad_packed_sequence(
+                packed_outputs, batch_first=True, total_length=inputs.shape[1]
+            )
+        return outputs, (final,) if self.num_parts == 1 else final
+
+
+def _reset_parameters(layers: nn.ModuleList, gates: int, forget_gate: int | None) -> None:
+    """Make recurrent matrices orthogonal per gate, so that early gradients keep their length."""
+    for name, parameter in layers.named_parameters():
+        if "bias" in name:
+            nn.init.zeros_(parameter)
+            if forget_gate is not None and "bias_ih" in name:
+                # Source: Jozefowicz et al. 2015, section 2.2: an LSTM should begin by remembering.
+                nn.init.ones_(parameter.detach().chunk(gates)[forget_gate])
+        else:
+            fill = nn.init.orthogonal_ if "weight_hh" in name else nn.init.xavier_uniform_
+            for block in parameter.detach().chunk(gates):
+                fill(block)
