@@ -33,6 +33,16 @@ class Batch(NamedTuple):
     index: Tensor
     references: tuple[tuple[str, ...], ...] = ()
 
+    def first(self, rows: int) -> "Batch":
+        """Return the first ``rows`` examples."""
+        inputs = (
+            self.inputs[:rows]
+            if isinstance(self.inputs, Tensor)
+            else type(self.inputs)(*(part[:rows] for part in self.inputs))
+        )
+        target = None if self.target is None else self.target[:rows]
+        return Batch(inputs, target, self.index[:rows], self.references[:rows])
+
 
 class Memory(NamedTuple):
     """What a decoder knows of its input.

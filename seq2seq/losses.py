@@ -51,7 +51,7 @@ def sequence_cross_entropy(
         target[is_real],
         label_smoothing,
     )
-    return SequenceLoss(total, nll, is_real.sum())
+    return SequenceLoss(total, nll.detach(), is_real.sum())
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
