@@ -1,0 +1,177 @@
+"""What the data of every modality shares: datasets with an epoch, loaders that can resume."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from datamodules.samplers import BucketBatchSampler, RankSampler
+from seq2seq.batches import Batch
+from seq2seq.errors import DataError
+
+Example = TypeVar("Example", covariant=True)
+
+# Each worker prepares this many batches ahead: enough to hide a slow one, and bounded.
+_PREFETCHED_BATCHES = 4
+
+
+class SequenceDataset(Dataset[Example]):
+    """A dataset whose random choices depend on the seed, the epoch and the index alone.
+
+    Args:
+        seed: Of the random choices.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        # In shared memory: workers outlive an epoch, and their copy must follow.
+        self._epoch = torch.zeros(1, dtype=torch.int64)
+        self._epoch.share_memory_()  # type: ignore[no-untyped-call]  # torch gives it no types
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose which random choices are made, here and in the workers."""
+        self._epoch[0] = epoch
+
+    def generator(self, index: int) -> np.random.Generator:
+        """Return the generator of the random choices for example ``index``."""
+        return np.random.default_rng((self.seed, int(self._epoch[0]), index))
+
+
+class ResumableLoader(DataLoader[Example]):
+    """A loader that can go on in the middle of an epoch.
+
+    Lightning saves ``state_dict`` of the training loader in its checkpoints, and loads it before
+    it makes the iterator. It tells the sampler the epoch only after that: so nothing is fetched
+    before the first batch is asked for. The position counts the batches handed out, not those the
+    workers have fetched ahead.
+
+    Args:
+        dataset: Where examples come from.
+        batch_sampler: Which examples make up a batch.
+        **options: Of ``torch.utils.data.DataLoader``.
+    """
+
+    def __init__(
+        self,
+        dataset: SequenceDataset[Example],
+        batch_sampler: BucketBatchSampler,
+        **options: Any,
+    ) -> None:
+        super().__init__(dataset, batch_sampler=batch_sampler, **options)
+        self._sequences = dataset
+        self._batches = batch_sampler
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order and the random choices of the next pass."""
+        self._batches.set_epoch(epoch)
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the epoch, and how many of its batches have been handed out."""
+        return self._batches.state_dict()
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Let the next pass go on where ``state`` was taken."""
+        self._batches.load_state_dict(state)
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch names its own iterator
+        self._sequences.set_epoch(self._batches.epoch)
+        for batch in super().__iter__():
+            self._batches.position += 1
+            yield batch
+
+
+class SequenceDataModule(LightningDataModule):
+    """Builds the loaders of every modality.
+
+    Args:
+        num_workers: Number of processes that prepare batches; 0 to prepare them in the main one.
+        seed: Of the order of the batches, and of random choices in the examples.
+    """
+
+    def __init__(self, num_workers: int = 0, seed: int = 1) -> None:
+        super().__init__()
+        self.num_workers = num_workers
+        self.seed = seed
+
+    def bucket_loader(
+        self,
+        dataset: SequenceDataset[Any],
+        batch_sampler: BucketBatchSampler,
+        collate: Callable[[list[Any]], Batch],
+    ) -> ResumableLoader[Any]:
+        """Return the loader of training, validation or test."""
+        return ResumableLoader(dataset, batch_sampler, collate_fn=collate, **self._worker_options())
+
+    def ordered_loader(
+        self,
+        dataset: SequenceDataset[Any],
+        batch_size: int,
+        collate: Callable[[list[Any]], Batch],
+    ) -> DataLoader[Any]:
+        """Return the loader of prediction: in the order of the dataset."""
+        sampler: Sampler[int] = RankSampler(len(dataset))
+        return DataLoader(
+            dataset,
+            batch_size=batch_size,
+            sampler=sampler,
+            collate_fn=collate,
+            **self._worker_options(),
+        )
+
+    def _worker_options(self) -> dict[str, Any]:
+        has_workers = self.num_workers > 0
+        return {
+            "num_workers": self.num_workers,
+            "pin_memory": torch.cuda.is_available(),
+            "persistent_workers": has_workers,
+            "prefetch_factor": _PREFETCHED_BATCHES if has_workers else None,
+        }
+
+
+def cache_folder(root: Path, cache_dir: str | None) -> Path:
+    """Return ``cache_dir``, or the default one: beside the data, or else the user's own."""
+    if cache_dir is not None:
+        return Path(cache_dir)
+    beside = root / ".seq2seq_cache"
+    if os.access(beside if beside.is_dir() else root, os.W_OK):
+        return beside
+    user = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(user) / "seq2seq"
+
+
+def require_prepared(path: Path) -> None:
+    """Check that a file or folder of the cache is there.
+
+    Raises:
+        DataError: If it is not.
+    """
+    if not path.exists():
+        raise DataError(
+            f"{path} is missing: prepare_data has not run, or the data changed since. "
+            "With several machines, set --data.cache_dir to a folder that all of them share."
+        )
+
+
+def option_problems(
+    smallest: Mapping[str, tuple[float, float]], choices: Mapping[str, tuple[str, Any]]
+) -> Iterator[str]:
+    """Yield what is wrong with single options, one sentence each.
+
+    Args:
+        smallest: Value of each option, and the smallest that works.
+        choices: Value of each option, and the ``Literal`` that lists what works.
+    """
+    for option, (value, least) in smallest.items():
+        if value < least:
+            yield f"--data.{option} is {value}: set it to {least} or more."
+    for option, (choice, kind) in choices.items():
+        if choice not in get_args(kind):
+            yield f"--data.{option} is {choice!r}: choose from {', '.join(get_args(kind))}."

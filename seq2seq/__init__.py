@@ -1,0 +1,17 @@
+"""Multimodal sequence-to-sequence learning with recurrent decoders, on PyTorch Lightning."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from seq2seq.predict import Predictor
+
+__all__ = ["load"]
+
+
+def load(path: str | Path, device: Literal["auto", "cpu", "cuda"] = "auto") -> "Predictor":
+    """Return a predictor for a checkpoint; see ``seq2seq.predict.load``."""
+    # Imported here so that loader workers, which need only the tokenizer, start quickly.
+    from seq2seq.predict import load as load_predictor
+
+    return load_predictor(path, device)

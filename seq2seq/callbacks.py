@@ -1,0 +1,189 @@
+"""Callbacks every recipe runs with: decoded samples, speed, and predictions written to a file."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+from matplotlib.figure import Figure
+from torch.utils.tensorboard import SummaryWriter
+
+from seq2seq.batches import Batch
+from seq2seq.sequences import PAD_ID
+from seq2seq.tasks.base import Prediction, SequenceTask
+
+
+class SampleLogger(Callback):
+    """Shows a few decoded validation examples, on the terminal and in TensorBoard.
+
+    TensorBoard also gets a picture of the attention of the first of them.
+
+    Args:
+        samples: Number of examples, taken from the first validation batch.
+    """
+
+    def __init__(self, samples: int = 4) -> None:
+        self.samples = samples
+        self._lines: list[str] = []
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the samples of the first batch."""
+        del dataloader_idx
+        if batch_idx or trainer.sanity_checking or not trainer.is_global_zero:
+            return
+        predictions: list[Prediction] = outputs[: self.samples]
+        self._lines = [
+            f"{prediction.text}   (reference: {references[0]})"
+            for prediction, references in zip(predictions, batch.references, strict=False)
+        ]
+        writer = _tensorboard(trainer)
+        if writer is not None and isinstance(pl_module, SequenceTask):
+            writer.add_text("val/samples", "\n\n".join(self._lines), trainer.global_step)
+            figure = _attention_figure(pl_module, batch)
+            if figure is not None:
+                writer.add_figure("val/attention", figure, trainer.global_step)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Print the samples and the scores, with the signatures of their metrics."""
+        if trainer.sanity_checking or not trainer.is_global_zero:
+            return
+        assert isinstance(pl_module, SequenceTask)
+        scores = {
+            name: value.item()
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith("val/")
+        }
+        heading = "  ".join(f"{name} {value:.4g}" for name, value in scores.items())
+        pl_module.print(f"\nepoch {trainer.current_epoch}, step {trainer.global_step}: {heading}")
+        for line in self._lines:
+            pl_module.print(f"  {line}")
+
+
+class Throughput(Callback):
+    """Logs how many target tokens per second training gets through, on all ranks together.
+
+    Args:
+        window_steps: Number of batches that one figure covers.
+    """
+
+    def __init__(self, window_steps: int = 50) -> None:
+        self.window_steps = window_steps
+        self._tokens: torch.Tensor | int = 0
+        self._batches = 0
+        self._started = 0.0
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Start the clock where a window begins, so that validation is not counted."""
+        del trainer, pl_module, batch, batch_idx
+        if self._batches == 0:
+            self._started = time.perf_counter()
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        """Count a batch, and log at the end of a window."""
+        del outputs, batch_idx
+        if batch.target is None:
+            return
+        self._tokens = self._tokens + (batch.target != PAD_ID).sum()
+        self._batches += 1
+        if self._batches == self.window_steps:
+            seconds = time.perf_counter() - self._started
+            rate = float(self._tokens) * trainer.world_size / seconds
+            pl_module.log("train/tokens_per_second", rate)
+            self._tokens, self._batches = 0, 0
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Drop a window that a validation interrupts."""
+        del trainer, pl_module
+        self._tokens, self._batches = 0, 0
+
+
+class PredictionWriter(Callback):
+    """Writes what ``seq2seq predict`` decodes, one line per input line, in the order of the input.
+
+    Args:
+        path: File to write; ``predictions.txt`` in the run's folder when None.
+    """
+
+    def __init__(self, path: str | None = None) -> None:
+        self.path = path
+        self._texts: dict[int, str] = {}
+
+    def on_predict_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the best prediction of each row under its place in the input."""
+        del trainer, pl_module, batch_idx, dataloader_idx
+        rows: list[list[Prediction]] = outputs
+        for index, predictions in zip(batch.index.tolist(), rows, strict=True):
+            self._texts[index] = predictions[0].text
+
+    def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Gather the texts of all ranks and write them."""
+        shares: list[dict[int, str]] = [self._texts]
+        if trainer.world_size > 1:
+            shares = [{} for _ in range(trainer.world_size)]
+            torch.distributed.all_gather_object(shares, self._texts)
+        self._texts = {}
+        if not trainer.is_global_zero:
+            return
+        texts = {index: text for share in shares for index, text in share.items()}
+        path = Path(self.path or Path(trainer.default_root_dir) / "predictions.txt")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(f"{texts[index]}\n" for index in sorted(texts)), encoding="utf-8")
+        pl_module.print(f"{len(texts)} predictions written to {path}")
+
+
+def attention_figure(prediction: Prediction) -> Figure:
+    """Draw the attention of a prediction: a row per target token, a column per source token."""
+    assert prediction.attention is not None
+    assert prediction.source_tokens is not None
+    rows, columns = prediction.attention.shape
+    figure = Figure(figsize=(2 + 0.35 * columns, 1.5 + 0.3 * rows), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(prediction.attention.cpu().float(), cmap="Greys", vmin=0, vmax=1, aspect="auto")
+    axes.set_xticks(range(columns), prediction.source_tokens, rotation=60, ha="right")
+    axes.set_yticks(range(rows), prediction.tokens[:rows])
+    axes.set_xlabel("source")
+    axes.set_ylabel("decoded")
+    return figure
+
+
+def _attention_figure(task: SequenceTask, batch: Batch) -> Figure | None:
+    """Decode the first row of a batch again, this time keeping its attention."""
+    options = replace(task.validation_decoding, return_attention=True)
+    prediction = task.predict_batch(batch.first(1), options)[0][0]
+    return None if prediction.attention is None else attention_figure(prediction)
+
+
+def _tensorboard(trainer: pl.Trainer) -> SummaryWriter | None:
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            return logger.experiment
+    return None

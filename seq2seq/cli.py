@@ -1,0 +1,109 @@
+"""``seq2seq {fit,validate,test,predict}``: the Lightning CLI over this project's tasks and data."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+import datamodules  # noqa: F401  # makes its classes known by their short names
+import seq2seq.tasks.translation  # noqa: F401
+from seq2seq.callbacks import PredictionWriter, SampleLogger, Throughput
+
+SIGTERM_STATUS = 143
+"""128 + 15: what a shell reports for a process that SIGTERM ended."""
+
+
+class SequenceCLI(LightningCLI):
+    """Adds a folder per run, the checkpoint of the best model, and links from data to model."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add ``--run_dir`` and ``--checkpoint``, and let the model take sizes from the data."""
+        parser.add_argument(
+            "--run_dir",
+            type=str,
+            default="runs/latest",
+            help="Folder for checkpoints, logs, the configuration and predictions.",
+        )
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.set_defaults(
+            {
+                "checkpoint.filename": "best",
+                "checkpoint.monitor": "val/bleu",
+                "checkpoint.mode": "max",
+                "checkpoint.save_last": True,
+                "checkpoint.enable_version_counter": False,
+            }
+        )
+        # ModelCheckpoint needs a fixed folder for `--ckpt_path last` to be found.
+        parser.link_arguments("run_dir", "checkpoint.dirpath")
+        for size in ("vocab_size", "source_vocab_size"):
+            parser.link_arguments(f"data.init_args.{size}", f"model.init_args.{size}")
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        """Put logs and everything else of a run into its folder, unless told otherwise."""
+        run_dir = self._get(self.config, "run_dir")
+        options = self._get(self.config_init, "trainer", default={})
+        if options.get("default_root_dir") is None:
+            kwargs["default_root_dir"] = run_dir
+        if options.get("logger") is None:
+            kwargs["logger"] = TensorBoardLogger(run_dir, name=None, version="")
+        return super().instantiate_trainer(**kwargs)
+
+    def after_fit(self) -> None:
+        """Say where the best model lies and how good it is."""
+        best = self.trainer.checkpoint_callback
+        if isinstance(best, ModelCheckpoint) and best.best_model_score is not None:
+            path = Path(best.best_model_path)
+            here = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+            self.model.print(f"Best {best.monitor}: {best.best_model_score:.4g}, saved in {here}")
+
+
+def build_cli(args: ArgsType = None, *, run: bool = True) -> SequenceCLI:
+    """Parse arguments and, with ``run``, carry out the subcommand.
+
+    Args:
+        args: Arguments as on the command line, or a dictionary; ``sys.argv`` when None.
+        run: False only instantiates.
+    """
+    return SequenceCLI(
+        pl.LightningModule,
+        pl.LightningDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        # The optimiser belongs to the task.
+        auto_configure_optimizers=False,
+        save_config_kwargs={"overwrite": True},
+        trainer_defaults={
+            "callbacks": [
+                SampleLogger(),
+                Throughput(),
+                LearningRateMonitor(logging_interval="step"),
+                PredictionWriter(),
+            ],
+            # Batch samplers of this project partition by rank themselves.
+            "use_distributed_sampler": False,
+        },
+        args=args,
+        run=run,
+    )
+
+
+def main() -> None:
+    """Run the command line; the exit status is 143 where SIGTERM ended the run."""
+    torch.set_float32_matmul_precision("high")
+    try:
+        cli = build_cli()
+    except SIGTERMException:
+        sys.exit(SIGTERM_STATUS)
+    if cli.trainer.received_sigterm:
+        sys.exit(SIGTERM_STATUS)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The LightningModules: each puts an encoder in front of the shared decoder."""

@@ -1,0 +1,73 @@
+"""Options of training, grouped; none of them is needed to use a checkpoint, so none is saved."""
+
+from dataclasses import dataclass
+
+from seq2seq.decoders.forcing import ForcingMethod, ForcingSchedule
+from seq2seq.errors import ConfigError, raise_together
+from seq2seq.optim import OptimizerName, ScheduleName
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """How the weights are found.
+
+    Args:
+        optimizer: ``adam``, ``adamw`` or ``sgd``.
+        learning_rate: Step size after the warm-up.
+        weight_decay: Coefficient of the decay; spares biases, norms and embeddings.
+        beta1: Decay rate of Adam's first moment.
+        beta2: Decay rate of Adam's second moment.
+        momentum: Momentum of ``sgd``.
+        schedule: ``constant``, ``cosine`` (to ``minimum_ratio`` at the last step),
+            ``inverse_sqrt`` or ``plateau`` (of the task's validation metric).
+        warmup_steps: Length of the linear warm-up, in optimiser steps.
+        minimum_ratio: Lowest rate of ``cosine`` and ``plateau``, as a share of the full rate.
+        plateau_patience: Validations without improvement that ``plateau`` puts up with.
+        plateau_reduction: Factor by which ``plateau`` lowers the rate.
+    """
+
+    optimizer: OptimizerName = "adam"
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.98
+    momentum: float = 0.0
+    schedule: ScheduleName = "constant"
+    warmup_steps: int = 0
+    minimum_ratio: float = 0.0
+    plateau_patience: int = 3
+    plateau_reduction: float = 0.5
+
+
+@dataclass(frozen=True)
+class TeacherForcing:
+    """How often the decoder reads the target while it learns, and how that changes.
+
+    Args:
+        schedule: ``constant``, ``linear``, ``exponential`` or ``inverse_sigmoid``.
+        ratio: Share of inputs that come from the target, before any decay; 1 is teacher forcing.
+        minimum: Ratio below which no schedule falls.
+        decay_steps: How slowly the ratio falls, in optimiser steps.
+        method: ``parallel`` (two whole-sequence passes) or ``step`` (exact, token by token).
+        seed: Seed of the choices, which also depend on the rank and the step.
+
+    Raises:
+        ConfigError: If a number is out of range; all problems together.
+    """
+
+    schedule: ForcingSchedule = "constant"
+    ratio: float = 1.0
+    minimum: float = 0.0
+    decay_steps: float = 1000.0
+    method: ForcingMethod = "parallel"
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"teacher_forcing.{name}={value} must lie between 0 and 1."
+            for name, value in (("ratio", self.ratio), ("minimum", self.minimum))
+            if not 0 <= value <= 1
+        ]
+        if self.decay_steps <= 0:
+            problems.append(f"teacher_forcing.decay_steps={self.decay_steps} must be positive.")
+        raise_together(problems, ConfigError, "Teacher forcing cannot be set up:")

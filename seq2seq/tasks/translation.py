@@ -1,0 +1,205 @@
+"""Translation: a text encoder in front of the shared decoder."""
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from seq2seq.batches import Batch, TextInput
+from seq2seq.decoders.recurrent import Feed, RecurrentDecoder, option_problems
+from seq2seq.encoders.text import TextEncoder
+from seq2seq.errors import ConfigError, raise_together
+from seq2seq.metrics import CorpusTextMetric
+from seq2seq.nn.attention import AttentionKind
+from seq2seq.nn.embedding import TokenEmbedding, load_embeddings
+from seq2seq.nn.recurrent import Cell
+from seq2seq.search import Hypothesis, SearchOptions
+from seq2seq.sequences import EOS_ID, pad_sequences
+from seq2seq.tasks.base import NOT_SAVED, Prediction, SequenceTask
+from seq2seq.tasks.options import Optimization, TeacherForcing
+
+TiedWeights = Literal["none", "output", "all"]
+
+
+class Translator(SequenceTask):
+    """Recurrent encoder-decoder from text to text.
+
+    Args:
+        vocab_size: Size of the target vocabulary; taken from the data module.
+        source_vocab_size: Size of the source vocabulary; None where both languages share one.
+        embedding_size: Width of token embeddings.
+        hidden_size: Width of the recurrent state, in the encoder per direction.
+        encoder_layers: Recurrent layers of the encoder.
+        decoder_layers: Recurrent layers of the decoder.
+        cell: ``rnn`` (tanh), ``gru`` or ``lstm``.
+        bidirectional: Read the source in both directions.
+        attention: ``none``, ``dot``, ``bilinear`` or ``additive``.
+        feed: How the context enters the decoder: ``output``, ``layer`` or ``input``.
+        tied_weights: Matrices that are one: ``none``; ``output`` (target embedding and output
+            layer); ``all`` (source embedding too, which needs a shared vocabulary).
+        dropout: Dropout on embeddings, between layers, on the memory and before the output layer.
+        variational_dropout: Use the same dropout mask at every time step.
+        word_dropout: Probability of reading a token as unknown, in training.
+        layer_norm: Normalise the output of every recurrent layer.
+        label_smoothing: Share of the target probability spread over the whole vocabulary.
+        bleu_tokenize: sacrebleu's tokeniser for BLEU; ``none`` for text that is tokenised already.
+        source_embeddings: Text file of pretrained vectors for the source embedding.
+        target_embeddings: Text file of pretrained vectors for the target embedding.
+        max_length_ratio: Longest output in tokens, as a multiple of the source's length.
+        optimization: Optimiser, learning rate and its schedule.
+        teacher_forcing: How often the decoder reads the target while it learns.
+        decoding: Search in testing and prediction.
+        validation_beam_size: Beam size in validation; 1 is greedy search.
+
+    Raises:
+        ConfigError: If options do not fit together; all problems at once.
+    """
+
+    monitor: ClassVar[str] = "val/bleu"
+
+    def __init__(
+        self,
+        vocab_size: int,
+        source_vocab_size: int | None = None,
+        embedding_size: int = 256,
+        hidden_size: int = 256,
+        encoder_layers: int = 1,
+        decoder_layers: int = 2,
+        cell: Cell = "gru",
+        bidirectional: bool = True,
+        attention: AttentionKind = "bilinear",
+        feed: Feed = "layer",
+        tied_weights: TiedWeights = "output",
+        dropout: float = 0.2,
+        variational_dropout: bool = False,
+        word_dropout: float = 0.0,
+        layer_norm: bool = False,
+        label_smoothing: float = 0.1,
+        bleu_tokenize: str = "13a",
+        source_embeddings: str | None = None,
+        target_embeddings: str | None = None,
+        max_length_ratio: float = 2.0,
+        optimization: Optimization = Optimization(),
+        teacher_forcing: TeacherForcing = TeacherForcing(),
+        decoding: SearchOptions = SearchOptions(),
+        validation_beam_size: int = 1,
+    ) -> None:
+        super().__init__(
+            label_smoothing=label_smoothing,
+            optimization=optimization,
+            teacher_forcing=teacher_forcing,
+            decoding=decoding,
+            validation_beam_size=validation_beam_size,
+        )
+        problems = option_problems(cell, attention, feed, decoder_layers)
+        if encoder_layers < 1:
+            problems.append(f"encoder_layers={encoder_layers}: the encoder needs a layer.")
+        if tied_weights not in get_args(TiedWeights):
+            problems.append(
+                f"tied_weights is {tied_weights!r}; choose one of {', '.join(get_args(TiedWeights))}."
+            )
+        if tied_weights == "all" and source_vocab_size is not None:
+            problems.append(
+                "tied_weights 'all' needs one vocabulary for both languages. Leave "
+                "--data.source_vocab_size unset, or set --model.tied_weights output."
+            )
+        raise_together(problems, ConfigError, "The translator cannot be built:")
+        self.save_hyperparameters(ignore=[*NOT_SAVED, "source_embeddings", "target_embeddings"])
+        self.vocab_sizes = {"source": source_vocab_size or vocab_size, "target": vocab_size}
+        self.max_length_ratio = max_length_ratio
+        self.pretrained = {"source": source_embeddings, "target": target_embeddings}
+        target_embedding = TokenEmbedding(vocab_size, embedding_size, word_dropout)
+        source_embedding = (
+            target_embedding
+            if tied_weights == "all"
+            else TokenEmbedding(self.vocab_sizes["source"], embedding_size, word_dropout)
+        )
+        output_layer = nn.Linear(embedding_size, vocab_size)
+        nn.init.zeros_(output_layer.bias)
+        if tied_weights != "none":
+            output_layer.weight = target_embedding.weight
+        self.encoder = TextEncoder(
+            source_embedding,
+            hidden_size,
+            encoder_layers,
+            cell,
+            bidirectional=bidirectional,
+            dropout=dropout,
+            variational_dropout=variational_dropout,
+            layer_norm=layer_norm,
+        )
+        self.decoder = RecurrentDecoder(
+            target_embedding,
+            output_layer,
+            input_size=embedding_size,
+            feature_size=embedding_size,
+            memory_size=self.encoder.memory_size,
+            hidden_size=hidden_size,
+            num_layers=decoder_layers,
+            cell=cell,
+            attention=attention,
+            feed=feed,
+            dropout=dropout,
+            variational_dropout=variational_dropout,
+            layer_norm=layer_norm,
+        )
+        self.metric = CorpusTextMetric(tokenize=bleu_tokenize)
+
+    def setup(self, stage: str) -> None:
+        """Take over the tokenizers, and fill in pretrained embeddings before training."""
+        super().setup(stage)
+        if stage != "fit":
+            return
+        layers = {"source": self.encoder.embedding, "target": self.decoder.input_layer}
+        for role, path in self.pretrained.items():
+            layer = layers[role]
+            if path is not None:
+                assert isinstance(layer, nn.Embedding)
+                tokenizer = self.tokenizers[role]
+                load_embeddings(layer, path, tokenizer.pieces(range(tokenizer.vocab_size)))
+
+    def expected_vocab_sizes(self) -> dict[str, int]:
+        """Return the sizes of the source and the target vocabulary."""
+        return self.vocab_sizes
+
+    def collate(self, items: Sequence[str]) -> Batch:
+        """Tokenise source texts."""
+        rows = [[*self.tokenizers["source"].encode(text), EOS_ID] for text in items]
+        lengths = torch.tensor([len(row) for row in rows])
+        return Batch(TextInput(pad_sequences(rows), lengths), None, torch.arange(len(rows)))
+
+    def present(self, batch: Batch, row: int, hypothesis: Hypothesis) -> Prediction:
+        """Turn ids into text."""
+        target = self.tokenizers["target"]
+        ids = hypothesis.tokens + [EOS_ID] * hypothesis.is_finished
+        source_tokens = attention = None
+        if hypothesis.attention is not None:
+            length = int(batch.inputs.lengths[row])
+            source_ids = batch.inputs.tokens[row, :length].tolist()
+            source_tokens = self.tokenizers["source"].pieces(source_ids)
+            attention = hypothesis.attention[:, :length]
+        return Prediction(
+            target.decode(hypothesis.tokens),
+            hypothesis.score,
+            target.pieces(ids),
+            hypothesis.token_log_probs,
+            attention,
+            source_tokens,
+        )
+
+    def max_lengths(self, batch: Batch) -> Tensor:
+        """Return a multiple of the source's length, with room for short sources."""
+        lengths: Tensor = batch.inputs.lengths
+        return (lengths * self.max_length_ratio).ceil().long() + 10
+
+    def update_metrics(self, batch: Batch, predictions: list[Prediction]) -> None:
+        """Add decoded texts to the corpus."""
+        texts = [prediction.text for prediction in predictions]
+        self.metric.update(batch.index, texts, batch.references)
+
+    def compute_metrics(self) -> dict[str, float]:
+        """Return corpus BLEU, chrF and exact match."""
+        scores = self.metric.compute()
+        self.metric.reset()
+        return {"bleu": scores.bleu, "chrf": scores.chrf, "exact_match": scores.exact_match}
