@@ -13,12 +13,21 @@ from seq2seq.search.options import SearchOptions
 CHUNK = 64
 """Vocabulary entries that ``best_continuations`` looks at as one; a multiple of a CPU's vectors."""
 
+BLOCK = 2**18
+"""Scores that ``log_normaliser`` takes at a time on a CPU."""
+
 
 def log_normaliser(scores: Tensor) -> Tensor:
     """Return what to subtract from scores ``(rows, vocab)`` for log-probabilities, ``(rows,)``."""
-    # The most probable token has probability 1 / sum(exp(score - highest)). By this way round the
-    # normaliser costs two thirds of ``logsumexp`` on a CPU, whose exponential is not fused.
-    return scores.amax(dim=-1) - scores.softmax(dim=-1).amax(dim=-1).log()
+    if scores.is_cuda:
+        return scores.logsumexp(dim=-1)
+    # The most probable token has probability 1 / sum(exp(score - highest)). The softmax is fused on
+    # a CPU, ``logsumexp`` is not; and a block at a time stays in the cache, where one temporary as
+    # large as the scores would cost more in page faults than in arithmetic.
+    blocks = torch.split(scores, max(1, BLOCK // scores.shape[-1]))
+    return torch.cat(
+        [block.amax(dim=-1) - block.softmax(dim=-1).amax(dim=-1).log() for block in blocks]
+    )
 
 
 def check_finite(is_bad: Tensor, position: int) -> None:
