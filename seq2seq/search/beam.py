@@ -7,7 +7,7 @@ from torch import Tensor
 
 from seq2seq.search.constraints import Constraints
 from seq2seq.search.contract import Hypothesis, Request, StateT
-from seq2seq.search.hypotheses import Endings, Trellis
+from seq2seq.search.hypotheses import Endings, Trellis, partition
 from seq2seq.search.options import SearchOptions
 from seq2seq.search.scoring import (
     Coverage,
@@ -168,9 +168,7 @@ class _BeamSearch(Generic[StateT]):
 
     def _leave(self, done: Tensor) -> Tensor:
         """Let sentences leave, bool ``(sentences,)`` on the CPU; return which stay, int64."""
-        device = self.numbers.device
-        ended = done.nonzero().squeeze(1).to(device, non_blocking=True)
-        stay = (~done).nonzero().squeeze(1).to(device, non_blocking=True)
+        ended, stay = partition(done, self.numbers.device)
         self.endings.append(self.finished.select(ended).endings(self.numbers[ended]))
         self.finished = self.finished.select(stay)
         self.numbers = self.numbers[stay]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from seq2seq.search.constraints import Constraints
 from seq2seq.search.contract import Hypothesis, Request, StateT
-from seq2seq.search.hypotheses import Endings, Trellis
+from seq2seq.search.hypotheses import Endings, Trellis, partition
 from seq2seq.search.scoring import (
     Coverage,
     best_continuations,
@@ -63,28 +63,19 @@ def follow(request: Request[StateT], choose: Choose) -> list[list[Hypothesis]]:
         # The one wait for the device in a step.
         done, bad = torch.stack([is_done, normaliser.isnan()]).cpu()
         check_finite(bad, position)
-        rows = (~done).nonzero().squeeze(1).to(alive.device, non_blocking=True)
-        if done.any():
-            ended = done.nonzero().squeeze(1).to(alive.device, non_blocking=True)
-            ranked = normalise(totals[ended], position + 1, options)
+        ended, stay = partition(done, limits.device)
+        if len(ended):
+            ranked = normalise(totals[ended], position + 1, options) + coverage.penalty(ended)
+            positions = torch.full_like(ended, position)
             endings.append(
-                Endings(
-                    alive[ended],
-                    ranked + coverage.penalty(ended),
-                    torch.full_like(ended, position),
-                    ended,
-                    tokens[ended],
-                    log_probs[ended],
-                )
+                Endings(alive[ended], ranked, positions, ended, tokens[ended], log_probs[ended])
             )
-            if done.all():
+            if not len(stay):
                 break
-            alive, limits, totals = alive[rows], limits[rows], totals[rows]
-            tokens, log_probs = tokens[rows], log_probs[rows]
-            coverage.select(rows)
-            state = state.select(rows, rows)
-            constraints.advance(tokens, rows, rows)
-        else:
-            constraints.advance(tokens, rows, None)
-        trellis.extend(rows, tokens, log_probs)
+            alive, limits, totals = alive[stay], limits[stay], totals[stay]
+            tokens, log_probs = tokens[stay], log_probs[stay]
+            coverage.select(stay)
+            state = state.select(stay, stay)
+        constraints.advance(tokens, stay, stay)
+        trellis.extend(stay, tokens, log_probs)
     return trellis.hypotheses(endings, len(request.limits), request.eos_id)

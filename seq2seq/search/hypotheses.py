@@ -29,6 +29,15 @@ class Endings(NamedTuple):
     log_probs: Tensor
 
 
+def partition(done: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return who is done and who stays, int64 on ``device``, of a bool mask on the CPU.
+
+    Done on the CPU, because the size of the result has to be known there: it needs no second wait.
+    """
+    ended, stay = done.nonzero().squeeze(1), (~done).nonzero().squeeze(1)
+    return ended.to(device, non_blocking=True), stay.to(device, non_blocking=True)
+
+
 class Trellis:
     """Every step of a search as back-pointers, kept on the device until the end.
 

@@ -162,7 +162,7 @@ def main() -> None:
         torch.bfloat16,
     )
     predictor = Predictor(translator, options.device)
-    texts = [pair.source for pair in data.read("test")]
+    texts = [pair.source for pair in data.pairs("test")]
     print(f"\n| decoding {len(texts)} sentences | sentences/s | ratio |\n| --- | ---: | ---: |")
     baseline = 0.0
     for label, beam_size, batch_size in [
