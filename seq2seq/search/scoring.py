@@ -157,7 +157,8 @@ class Coverage:
                 f"coverage_penalty={self.weight} needs a decoder with attention, and this one has "
                 "none; set it to 0."
             )
-        self.sums = attention if self.sums is None else self.sums + attention
+        weights = attention.float()
+        self.sums = weights if self.sums is None else self.sums + weights
 
     def penalty(self, rows: Tensor) -> Tensor | float:
         """Return what to add to the scores of rows, int64 of any shape; at most 0, same shape."""

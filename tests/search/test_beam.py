@@ -110,6 +110,21 @@ def test_search_stops_when_nothing_can_win_any_more() -> None:
     assert len(model.rows) == 1
 
 
+def test_search_goes_on_while_a_longer_output_can_win() -> None:
+    # After one step the empty output leads (-0.51), and A could only reach -0.60 at the next.
+    table = {(): {END: 0.6, A: 0.3, B: 0.1}, (A,): {A: 1.0}, (A, A): {A: 1.0}}
+    best = table_model(table).best(SearchOptions(beam_size=3, max_length=9))
+    assert best.tokens == [A, A, A]
+    assert best.score == pytest.approx(math.log(0.3) / 4)
+
+
+def test_what_ends_takes_no_place_from_what_goes_on() -> None:
+    # The end is the best of the first step; A and B must both go on in a beam of two.
+    table = {(): {END: 0.4, A: 0.35, B: 0.25}, (A,): {1: 0.25, A: 0.25, B: 0.25, C: 0.25}}
+    best = table_model(table).best(SearchOptions(beam_size=2))
+    assert best.tokens == [B]
+
+
 @pytest.mark.parametrize("beam_size", [1, 2, 4])
 def test_ties_go_to_the_lower_token_and_the_lower_beam(beam_size: int) -> None:
     model = HistoryModel(lambda _sentence, _prefix: [0.0] * 90)
