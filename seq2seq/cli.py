@@ -1,6 +1,8 @@
 """``seq2seq {fit,validate,test,predict}``: the Lightning CLI over this project's tasks and data."""
 
 import sys
+import warnings
+from argparse import ArgumentError
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 import datamodules  # noqa: F401  # makes its classes known by their short names
 import seq2seq.tasks.translation  # noqa: F401
 from seq2seq.callbacks import PredictionWriter, SampleLogger, Throughput
+from seq2seq.errors import find_user_error
 
 SIGTERM_STATUS = 143
 """128 + 15: what a shell reports for a process that SIGTERM ended."""
@@ -70,7 +73,14 @@ def build_cli(args: ArgsType = None, *, run: bool = True) -> SequenceCLI:
     Args:
         args: Arguments as on the command line, or a dictionary; ``sys.argv`` when None.
         run: False only instantiates.
+
+    Raises:
+        ArgumentError: If an option is unknown or has no such value.
+        ConfigError: If options do not fit together.
+        DataError: If the data cannot be used.
     """
+    # Errors are raised, and printed by `main`: argparse would print a page of usage before each.
+    raising = {"exit_on_error": False}
     return SequenceCLI(
         pl.LightningModule,
         pl.LightningDataModule,
@@ -79,6 +89,13 @@ def build_cli(args: ArgsType = None, *, run: bool = True) -> SequenceCLI:
         # The optimiser belongs to the task.
         auto_configure_optimizers=False,
         save_config_kwargs={"overwrite": True},
+        parser_kwargs={
+            "description": "Train, score and use recurrent sequence-to-sequence models.",
+            **raising,
+            **dict.fromkeys(SequenceCLI.subcommands(), raising),
+        }
+        if run
+        else raising,
         trainer_defaults={
             "callbacks": [
                 SampleLogger(),
@@ -95,12 +112,23 @@ def build_cli(args: ArgsType = None, *, run: bool = True) -> SequenceCLI:
 
 
 def main() -> None:
-    """Run the command line; the exit status is 143 where SIGTERM ended the run."""
-    torch.set_float32_matmul_precision("high")
+    """Run the command line.
+
+    The exit status is 143 where SIGTERM ended the run, and 2 after an error that the user can
+    mend, which is one message on standard error.
+    """
+    # Lightning's use of torch's internals is nothing that a user can mend.
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
     try:
         cli = build_cli()
     except SIGTERMException:
         sys.exit(SIGTERM_STATUS)
+    except Exception as error:
+        mendable = find_user_error(error)
+        if mendable is None and not isinstance(error, ArgumentError):
+            raise
+        print(f"seq2seq: error: {mendable or error}", file=sys.stderr)
+        sys.exit(2)
     if cli.trainer.received_sigterm:
         sys.exit(SIGTERM_STATUS)
 

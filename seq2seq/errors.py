@@ -28,3 +28,15 @@ def raise_together(problems: list[str], error: type[ValueError], heading: str) -
         raise error(problems[0])
     if problems:
         raise error("\n  - ".join([heading, *problems]))
+
+
+def find_user_error(error: BaseException | None) -> ValueError | None:
+    """Return the error of this module that ``error`` is or was raised from; None if there is none.
+
+    Libraries wrap what a constructor raises; a user wants to read what was wrong, not the wrapping.
+    """
+    while error is not None:
+        if isinstance(error, ConfigError | DataError | CheckpointError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None

@@ -189,9 +189,7 @@ def _share(summary: Tensor, rows: int) -> Tensor:
     return summary.repeat_interleave(rows // len(summary), dim=0).unsqueeze(1)
 
 
-def option_problems(
-    cell: Cell, attention: AttentionKind, feed: Feed, num_layers: int
-) -> list[str]:
+def option_problems(cell: str, attention: str, feed: str, num_layers: int) -> list[str]:
     """Return what is wrong with a decoder's options, as far as it does not depend on sizes."""
     problems = []
     choices = {

@@ -1,7 +1,7 @@
 """Translation: a text encoder in front of the shared decoder."""
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -66,11 +66,11 @@ class Translator(SequenceTask):
         hidden_size: int = 256,
         encoder_layers: int = 1,
         decoder_layers: int = 2,
-        cell: Cell = "gru",
+        cell: str = "gru",
         bidirectional: bool = True,
-        attention: AttentionKind = "bilinear",
-        feed: Feed = "layer",
-        tied_weights: TiedWeights = "output",
+        attention: str = "bilinear",
+        feed: str = "layer",
+        tied_weights: str = "output",
         dropout: float = 0.2,
         variational_dropout: bool = False,
         word_dropout: float = 0.0,
@@ -92,6 +92,7 @@ class Translator(SequenceTask):
             decoding=decoding,
             validation_beam_size=validation_beam_size,
         )
+        # Plain strings, checked here: a type would let the command line report only the first.
         problems = option_problems(cell, attention, feed, decoder_layers)
         if encoder_layers < 1:
             problems.append(f"encoder_layers={encoder_layers}: the encoder needs a layer.")
@@ -123,7 +124,7 @@ class Translator(SequenceTask):
             source_embedding,
             hidden_size,
             encoder_layers,
-            cell,
+            cast(Cell, cell),
             bidirectional=bidirectional,
             dropout=dropout,
             variational_dropout=variational_dropout,
@@ -137,9 +138,9 @@ class Translator(SequenceTask):
             memory_size=self.encoder.memory_size,
             hidden_size=hidden_size,
             num_layers=decoder_layers,
-            cell=cell,
-            attention=attention,
-            feed=feed,
+            cell=cast(Cell, cell),
+            attention=cast(AttentionKind, attention),
+            feed=cast(Feed, feed),
             dropout=dropout,
             variational_dropout=variational_dropout,
             layer_norm=layer_norm,
