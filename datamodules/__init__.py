@@ -1,6 +1,14 @@
 """The data of each modality, as Lightning data modules."""
 
 from datamodules.synthetic import DatesDataModule
+from datamodules.text_files import Pair
 from datamodules.translation import TranslationDataModule
+from datamodules.translation_dataset import TranslationDataset, TranslationExample
 
-__all__ = ["DatesDataModule", "TranslationDataModule"]
+__all__ = [
+    "DatesDataModule",
+    "Pair",
+    "TranslationDataModule",
+    "TranslationDataset",
+    "TranslationExample",
+]

@@ -1,8 +1,6 @@
 """What the data of every modality shares: datasets with an epoch, loaders that can resume."""
 
-import os
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import numpy as np
@@ -12,7 +10,6 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from datamodules.samplers import BucketBatchSampler, RankSampler
 from seq2seq.batches import Batch
-from seq2seq.errors import DataError
 
 Example = TypeVar("Example", covariant=True)
 
@@ -134,30 +131,6 @@ class SequenceDataModule(LightningDataModule):
             "persistent_workers": has_workers,
             "prefetch_factor": _PREFETCHED_BATCHES if has_workers else None,
         }
-
-
-def cache_folder(root: Path, cache_dir: str | None) -> Path:
-    """Return ``cache_dir``, or the default one: beside the data, or else the user's own."""
-    if cache_dir is not None:
-        return Path(cache_dir)
-    beside = root / ".seq2seq_cache"
-    if os.access(beside if beside.is_dir() else root, os.W_OK):
-        return beside
-    user = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(user) / "seq2seq"
-
-
-def require_prepared(path: Path) -> None:
-    """Check that a file or folder of the cache is there.
-
-    Raises:
-        DataError: If it is not.
-    """
-    if not path.exists():
-        raise DataError(
-            f"{path} is missing: prepare_data has not run, or the data changed since. "
-            "With several machines, set --data.cache_dir to a folder that all of them share."
-        )
 
 
 def option_problems(

@@ -3,12 +3,13 @@
 import datetime
 import json
 import random
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from datamodules.translation import TranslationDataModule
-from seq2seq.errors import ConfigError
-from seq2seq.tokenizer import TokenizerType
+from seq2seq.errors import ConfigError, DataError
+from seq2seq.tokenizer import Normalization, TokenizerType
 
 _MONTHS = (
     *("January", "February", "March", "April", "May", "June", "July"),
@@ -19,6 +20,9 @@ _FIRST_DAY = datetime.date(1900, 1, 1)
 _LAST_DAY = datetime.date(2099, 12, 31)
 # Part of what decides whether files are made anew: raise it when the styles change.
 _GENERATION = 1
+_RECORD = "settings.json"
+# Half of what can be written in all these styles: the search for the rest would grow long.
+_MAX_PAIRS = 1_000_000
 
 
 def _ordinal(day: int) -> str:
@@ -111,7 +115,7 @@ class DatesDataModule(TranslationDataModule):
         vocab_size: int = 160,
         source_vocab_size: int | None = None,
         tokenizer_type: TokenizerType = "bpe",
-        normalization: str = "nmt_nfkc_cf",
+        normalization: Normalization = "nmt_nfkc_cf",
         batch_tokens: int = 2048,
         batch_size: int | None = 128,
         eval_batch_size: int = 256,
@@ -136,30 +140,57 @@ class DatesDataModule(TranslationDataModule):
             seed=seed,
         )
         self.counts = {"train": train_count, "val": val_count, "test": test_count}
-        if min(self.counts.values()) < 1:
+        if min(self.counts.values()) < 1 or sum(self.counts.values()) > _MAX_PAIRS:
             raise ConfigError(
-                "--data.train_count, --data.val_count and --data.test_count must be 1 or more."
+                "--data.train_count, --data.val_count and --data.test_count must be 1 or more, "
+                f"and {_MAX_PAIRS:,} or less together."
             )
 
     def prepare_data(self) -> None:
-        """Write the files, unless they are there with these settings; then go on as ever."""
+        """Write the files, unless they are there with these settings; then go on as ever.
+
+        Raises:
+            DataError: If ``root`` cannot be written.
+        """
         settings = json.dumps({"generation": _GENERATION, "seed": self.seed, **self.counts})
-        record = self.root / "settings.json"
-        if not record.is_file() or record.read_text(encoding="utf-8") != settings:
-            self.root.mkdir(parents=True, exist_ok=True)
-            self._write_splits()
-            # Last, so that an interrupted run is not taken for a finished one.
-            record.write_text(settings, encoding="utf-8")
+        try:
+            if not self._is_written(settings):
+                self._write_splits()
+                # Last, so that an interrupted run is not taken for a finished one.
+                _replace(self.root / _RECORD, settings)
+        except OSError as error:
+            raise DataError(
+                f"{self.root}: the dates cannot be written ({error.strerror}). "
+                "Set --data.root to a folder that you may write to."
+            ) from error
         super().prepare_data()
 
+    def _is_written(self, settings: str) -> bool:
+        try:
+            recorded = (self.root / _RECORD).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return False
+        return recorded == settings and all((self.root / name).is_file() for name in self._files())
+
+    def _files(self) -> list[str]:
+        return [f"{split}.{side}" for split in self.counts for side in (self.source, self.target)]
+
     def _write_splits(self) -> None:
-        (self.root / "settings.json").unlink(missing_ok=True)
+        self.root.mkdir(parents=True, exist_ok=True)
+        (self.root / _RECORD).unlink(missing_ok=True)
         pairs = generate_dates(sum(self.counts.values()), self.seed)
         for split, count in self.counts.items():
             chosen, pairs = pairs[:count], pairs[count:]
-            _write_lines(self.root / f"{split}.text", [written for written, _ in chosen])
-            _write_lines(self.root / f"{split}.iso", [iso for _, iso in chosen])
+            for column, side in enumerate((self.source, self.target)):
+                lines = "".join(f"{pair[column]}\n" for pair in chosen)
+                _replace(self.root / f"{split}.{side}", lines)
 
 
-def _write_lines(path: Path, lines: list[str]) -> None:
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+def _replace(path: Path, content: str) -> None:
+    """Write a file at one go: another machine may be reading the one that is there."""
+    with tempfile.NamedTemporaryFile(
+        "w", encoding="utf-8", newline="\n", dir=path.parent, prefix=".", delete=False
+    ) as partial:
+        partial.write(content)
+    Path(partial.name).chmod(0o644)
+    Path(partial.name).replace(path)

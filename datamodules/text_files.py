@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from seq2seq.errors import DataError
 TextFormat = Literal["auto", "lines", "tsv", "jsonl"]
 
 _BYTE_ORDER_MARK = "\ufeff"
+# JSON can spell a surrogate alone, which no UTF-8 can hold.
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
 class Pair(NamedTuple):
@@ -71,7 +74,10 @@ def read_lines(path: Path) -> Iterator[str]:
             "Convert the file, for example with iconv -t UTF-8."
         ) from error
     except (EOFError, zlib.error, OSError) as error:
-        raise DataError(f"{path}: cannot be read after line {number} ({error}).") from error
+        raise DataError(
+            f"{path}: cannot be read after line {number} ({error}). "
+            "Give a file that you may read, or get this one again."
+        ) from error
     if number == 0:
         raise DataError(f"{path}: the file is empty. Give a file with one example per line.")
 
@@ -106,6 +112,9 @@ def find_text(
         raise DataError(
             f"{half[0]} has no partner: looked for {root / missing} and {root / missing}.gz."
         )
+    if not root.is_dir():
+        what = "is not a folder" if root.exists() else "does not exist"
+        raise DataError(f"{root} {what}. Set --data.root to the folder of the text.")
     wanted = "; ".join(" with ".join(f"{name}[.gz]" for name in files) for files in names.values())
     raise DataError(
         f"No {stem!r} text in {root}: looked for {wanted}. "
@@ -137,7 +146,7 @@ def _file_names(
 def _existing(root: Path, names: tuple[str, ...]) -> tuple[Path, ...]:
     """Return, for each name that has one, its file; the plain one where there are both."""
     choices = ([root / name, root / f"{name}.gz"] for name in names)
-    files = (next(filter(Path.is_file, choice), None) for choice in choices)
+    files = (next(filter(Path.exists, choice), None) for choice in choices)
     return tuple(path for path in files if path is not None)
 
 
@@ -155,7 +164,8 @@ def _read_aligned(text: ParallelText) -> Iterator[Pair]:
             source_count, target_count = (shorter, longer) if source is None else (longer, shorter)
             raise DataError(
                 f"{source_path} has {source_count} lines, {target_path} has {target_count}. "
-                "Line n of one must be the translation of line n of the other."
+                "Line n of one must be the translation of line n of the other: "
+                "look for a line break that only one of them has."
             )
         yield Pair(number, source, target)
 
@@ -181,9 +191,9 @@ def _read_jsonl(text: ParallelText) -> Iterator[Pair]:
     for number, line in enumerate(read_lines(path), start=1):
         try:
             record = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(
-                f"{path}:{number}: not JSON ({error.msg}). Put one object on each line."
+                f"{path}:{number}: not JSON ({error}). Put one object on each line."
             ) from error
         fields = record if isinstance(record, dict) else {}
         source, target = fields.get(text.source), fields.get(text.target)
@@ -192,6 +202,11 @@ def _read_jsonl(text: ParallelText) -> Iterator[Pair]:
                 f"{path}:{number}: the line needs an object with a text under each of the keys "
                 f"{text.source!r} and {text.target!r}. "
                 "Set --data.source and --data.target to the keys of the file."
+            )
+        if _HALF_CHARACTER.search(source + target):
+            raise DataError(
+                f"{path}:{number}: half a character (\\ud800 to \\udfff without its other half). "
+                "Remove it, or write the character itself."
             )
         # A line break inside a text would come out as two lines of a translation.
         yield Pair(number, source.replace("\n", " "), target.replace("\n", " "))

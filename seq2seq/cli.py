@@ -26,25 +26,33 @@ class SequenceCLI(LightningCLI):
     """Adds a folder per run, the checkpoint of the best model, and links from data to model."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add ``--run_dir`` and ``--checkpoint``, and let the model take sizes from the data."""
+        """Add ``--run_dir`` and its checkpoints, and let the model take sizes from the data."""
         parser.add_argument(
             "--run_dir",
             type=str,
             default="runs/latest",
             help="Folder for checkpoints, logs, the configuration and predictions.",
         )
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        # Two callbacks: one alone writes `last.ckpt` only when there is a new best (Lightning 2.6).
+        for name in ("checkpoint", "last"):
+            parser.add_lightning_class_args(ModelCheckpoint, name)
+            # A fixed folder, so that `--ckpt_path last` is found.
+            parser.link_arguments("run_dir", f"{name}.dirpath")
+            parser.set_defaults(
+                {
+                    f"{name}.enable_version_counter": False,
+                    # From the end of a training epoch Lightning 2.6 resumes one epoch too late.
+                    f"{name}.save_on_train_epoch_end": False,
+                }
+            )
         parser.set_defaults(
             {
                 "checkpoint.filename": "best",
                 "checkpoint.monitor": "val/bleu",
                 "checkpoint.mode": "max",
-                "checkpoint.save_last": True,
-                "checkpoint.enable_version_counter": False,
+                "last.filename": "last",
             }
         )
-        # ModelCheckpoint needs a fixed folder for `--ckpt_path last` to be found.
-        parser.link_arguments("run_dir", "checkpoint.dirpath")
         for size in ("vocab_size", "source_vocab_size"):
             parser.link_arguments(f"data.init_args.{size}", f"model.init_args.{size}")
 
@@ -60,11 +68,12 @@ class SequenceCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Say where the best model lies and how good it is."""
-        best = self.trainer.checkpoint_callback
-        if isinstance(best, ModelCheckpoint) and best.best_model_score is not None:
-            path = Path(best.best_model_path)
-            here = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-            self.model.print(f"Best {best.monitor}: {best.best_model_score:.4g}, saved in {here}")
+        for callback in self.trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint) and callback.best_model_score is not None:
+                path = Path(callback.best_model_path)
+                here = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+                score = float(callback.best_model_score)
+                self.model.print(f"Best {callback.monitor}: {score:.4g}, saved in {here}")
 
 
 def build_cli(args: ArgsType = None, *, run: bool = True) -> SequenceCLI:

@@ -68,7 +68,11 @@ def test_the_gradient_passes_gradcheck():
             features[TARGET != 0], weight, bias, TARGET[TARGET != 0], 0.1
         )[0]
 
-    inputs = (features, layer.weight.detach().clone().requires_grad_(), layer.bias.detach().clone().requires_grad_())
+    inputs = (
+        features,
+        layer.weight.detach().clone().requires_grad_(),
+        layer.bias.detach().clone().requires_grad_(),
+    )
     assert torch.autograd.gradcheck(total, inputs)
 
 

@@ -4,7 +4,7 @@ from datetime import date
 import pytest
 
 from datamodules.synthetic import DatesDataModule, generate_dates
-from seq2seq.errors import ConfigError
+from seq2seq.errors import ConfigError, DataError
 
 PAIRS = generate_dates(3000, seed=5)
 WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
@@ -92,3 +92,25 @@ def test_the_default_vocabulary_fits_the_default_corpus(tmp_path):
 def test_an_empty_split_is_an_error(tmp_path):
     with pytest.raises(ConfigError, match=r"--data\.val_count"):
         module(tmp_path, val_count=0)
+
+
+@pytest.mark.parametrize("name", ["train.iso", "val.text", "test.iso", "settings.json"])
+def test_a_deleted_file_is_made_anew(tmp_path, name):
+    module(tmp_path).prepare_data()
+    before = {path.name: path.read_text() for path in tmp_path.glob("*.*") if path.is_file()}
+    (tmp_path / name).unlink()
+    module(tmp_path).prepare_data()
+    after = {path.name: path.read_text() for path in tmp_path.glob("*.*") if path.is_file()}
+    assert len(after) == 7
+    assert after == before
+
+
+def test_more_dates_than_can_be_found_are_an_error(tmp_path):
+    with pytest.raises(ConfigError, match="1,000,000 or less together"):
+        module(tmp_path, train_count=10**7)
+
+
+def test_a_root_that_cannot_be_written_is_an_error(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"file/dates: the dates .*Set --data\.root"):
+        module(tmp_path / "file" / "dates").prepare_data()

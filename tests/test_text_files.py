@@ -135,9 +135,33 @@ def test_a_tsv_line_without_columns_is_an_error(tmp_path):
         ('{"en": "two"}', r"train\.jsonl:2: .*keys 'en' and 'de'"),
         ('{"en": "two", "de": 2}', r"train\.jsonl:2: .*keys 'en' and 'de'"),
         ("[1]", r"train\.jsonl:2: .*keys 'en' and 'de'"),
+        ('{"en": "\\ud800", "de": "zwei"}', r"train\.jsonl:2: half a character"),
+        ('{"en": "two", "de": ' + "9" * 5000 + "}", r"train\.jsonl:2: not JSON"),
+        ("[" * 100_000, r"train\.jsonl:2: not JSON"),
     ],
 )
 def test_a_bad_jsonl_line_is_an_error(tmp_path, line, message):
     write(tmp_path / "train.jsonl", ['{"en": "one", "de": "eins"}', line])
     with pytest.raises(DataError, match=message):
         list(find_text(tmp_path, "train", "en", "de"))
+
+
+def test_a_folder_that_is_none_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    for root, message in (("absent", r"absent does not exist"), ("file", r"file is not a folder")):
+        with pytest.raises(DataError, match=rf"{message}\. Set --data\.root"):
+            find_text(tmp_path / root, "train", "en", "de")
+
+
+def test_a_folder_in_the_place_of_a_file_is_an_error(tmp_path):
+    (tmp_path / "train.en").mkdir()
+    write(tmp_path / "train.de", ["eins"])
+    assert text_exists(tmp_path, "train", "en", "de")
+    with pytest.raises(DataError, match=r"train\.en: cannot be read after line 0 \(.*directory"):
+        list(find_text(tmp_path, "train", "en", "de"))
+
+
+def test_quotes_mean_nothing_in_tsv(tmp_path):
+    write(tmp_path / "train.tsv", ['"one ""two\t"eins', 'a "b"\tc'])
+    pairs = [(pair.source, pair.target) for pair in find_text(tmp_path, "train", "en", "de")]
+    assert pairs == [('"one ""two', '"eins'), ('a "b"', "c")]

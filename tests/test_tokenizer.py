@@ -1,5 +1,6 @@
 import pickle
 import string
+from collections import Counter
 
 import pytest
 import sentencepiece
@@ -135,8 +136,8 @@ def test_a_vocabulary_that_is_too_small_names_the_smallest():
 
 @pytest.mark.parametrize("lines", [[], ["", ""]])
 def test_no_text_is_an_error(lines):
-    with pytest.raises(DataError, match="every line is empty"):
-        SubwordTokenizer.train(lines, 10)
+    with pytest.raises(DataError, match=r"every line is empty in train\.en"):
+        SubwordTokenizer.train(lines, 10, origin="train.en")
 
 
 def test_a_model_with_other_special_ids_is_refused(tmp_path):
@@ -159,3 +160,56 @@ def test_what_is_no_model_is_refused(content):
 def test_a_missing_model_is_named(tmp_path):
     with pytest.raises(DataError, match=r"absent\.model: the tokenizer cannot be read"):
         SubwordTokenizer.from_file(tmp_path / "absent.model")
+
+
+def test_samples_follow_the_model_word_by_word():
+    trained = SubwordTokenizer.train(LINES, 40, normalization="identity")
+    choices = trained._processor.nbest_encode("garden", nbest_size=64)
+    scores = [sum(map(trained._processor.get_score, ids)) for ids in choices]
+    expected = (0.5 * torch.tensor(scores)).softmax(0).tolist()
+    pairs = {
+        (tuple(first), tuple(second)): share * other
+        for first, share in zip(choices, expected, strict=True)
+        for second, other in zip(choices, expected, strict=True)
+    }
+    samples = Counter(tuple(trained.sample("garden garden", 0.5, seed)) for seed in range(5000))
+    shares = [samples[first + second] / 5000 for first, second in pairs]
+    assert shares == pytest.approx(list(pairs.values()), abs=0.03)
+    assert len(choices) > 3
+
+
+@pytest.mark.parametrize("options", [{"split_by_whitespace": False}, {"add_dummy_prefix": False}])
+def test_samples_spell_the_text_where_words_are_not_apart(options, tmp_path):
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(LINES),
+        model_prefix=str(tmp_path / "given"),
+        vocab_size=40,
+        minloglevel=2,
+        pad_id=PAD_ID,
+        unk_id=UNK_ID,
+        bos_id=BOS_ID,
+        eos_id=EOS_ID,
+        **options,
+    )
+    given = SubwordTokenizer.from_file(tmp_path / "given.model")
+    samples = {tuple(given.sample("green bread", 0.05, seed)) for seed in range(20)}
+    assert len(samples) > 1
+    assert {given.decode(sample) for sample in samples} == {"green bread"}
+
+
+def test_other_models_have_one_segmentation(tokenizer):
+    assert tokenizer.can_sample
+    pairs = SubwordTokenizer.train(LINES, 30, "bpe")
+    assert not pairs.can_sample
+    assert {tuple(pairs.sample("green bread", 0.1, seed)) for seed in range(9)} == {
+        tuple(pairs.encode("green bread"))
+    }
+
+
+def test_what_the_training_text_raises_comes_through():
+    def sentences():
+        yield "green bread"
+        raise DataError("train.en:2: invalid UTF-8")
+
+    with pytest.raises(DataError, match=r"^train\.en:2: invalid UTF-8$"):
+        SubwordTokenizer.train(sentences(), 10)

@@ -1,0 +1,101 @@
+"""Tokenizers that are trained once on the training text, or given by the user."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from datamodules.cache import appearing, content_key, require_prepared
+from seq2seq.errors import DataError
+from seq2seq.tokenizer import Normalization, SubwordTokenizer, TokenizerType
+
+
+@dataclass(frozen=True)
+class TokenizerSettings:
+    """What a tokenizer is to be.
+
+    Attributes:
+        vocab_size: Number of pieces.
+        vocab_size_option: Where the user sets it, for error messages.
+        model_type: How words are cut up.
+        normalization: SentencePiece's rule.
+    """
+
+    vocab_size: int
+    vocab_size_option: str
+    model_type: TokenizerType
+    normalization: Normalization
+
+
+def tokenizer_path(
+    cache: Path, paths: Iterable[Path], selection: tuple[object, ...], settings: TokenizerSettings
+) -> Path:
+    """Return where a trained tokenizer is, or is to be.
+
+    Args:
+        cache: Folder of the cache.
+        paths: Files that it is trained on.
+        selection: What of these files it is trained on, such as a language.
+        settings: What it is to be.
+
+    Raises:
+        DataError: If a file cannot be read.
+    """
+    options = (settings.vocab_size, settings.model_type, settings.normalization)
+    return cache / f"tokenizer-{content_key(paths, *selection, *options)}.model"
+
+
+def train_tokenizer(
+    path: Path, sentences: Iterable[str], settings: TokenizerSettings, origin: str
+) -> None:
+    """Train a tokenizer and leave it in ``path``, unless that has been done.
+
+    Args:
+        path: What ``tokenizer_path`` gave.
+        sentences: Training text, one line each.
+        settings: What it is to be.
+        origin: Where the sentences come from, for error messages.
+
+    Raises:
+        DataError: If a file cannot be used, or the vocabulary does not fit it.
+    """
+    if path.is_file():
+        return
+    tokenizer = SubwordTokenizer.train(
+        sentences,
+        settings.vocab_size,
+        settings.model_type,
+        settings.normalization,
+        vocab_size_option=settings.vocab_size_option,
+        origin=origin,
+    )
+    with appearing(path) as partial:
+        partial.write_bytes(tokenizer.to_bytes())
+
+
+def load_trained_tokenizer(path: Path) -> SubwordTokenizer:
+    """Load what ``train_tokenizer`` left.
+
+    Raises:
+        DataError: If it is not there, or damaged.
+    """
+    require_prepared(path)
+    try:
+        return SubwordTokenizer.from_file(path)
+    except DataError as error:
+        raise DataError(f"{path} is damaged. Delete it: it is made anew.") from error
+
+
+def load_given_tokenizer(path: str, settings: TokenizerSettings) -> SubwordTokenizer:
+    """Load the user's own tokenizer; of ``settings``, only the size must fit.
+
+    Raises:
+        DataError: If there is no such file, it is not a model that can be used, or it has another
+            size.
+    """
+    tokenizer = SubwordTokenizer.from_file(path)
+    if tokenizer.vocab_size != settings.vocab_size:
+        raise DataError(
+            f"{path} has {tokenizer.vocab_size} pieces, not {settings.vocab_size}. "
+            f"Set {settings.vocab_size_option} to {tokenizer.vocab_size}."
+        )
+    return tokenizer

@@ -1,0 +1,58 @@
+import sys
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from datamodules.synthetic import generate_dates
+from seq2seq.cli import build_cli
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+RECIPES = sorted(CONFIGS.rglob("*.yaml"))
+NAMES = [str(path.relative_to(CONFIGS)) for path in RECIPES]
+TWO_STEPS = [
+    *("--trainer.max_steps", "2", "--trainer.limit_val_batches", "1"),
+    *("--trainer.num_sanity_val_steps", "0", "--trainer.accelerator", "cpu"),
+    *("--trainer.enable_progress_bar", "false", "--model.optimization.warmup_steps", "1"),
+]
+
+
+def corpus(folder):
+    """Write every split in every language, whichever a recipe asks for."""
+    pairs = generate_dates(400, seed=1)
+    for split, language in product(("train", "val", "test_2016_flickr"), ("en", "de")):
+        lines = (written if language == "en" else iso for written, iso in pairs)
+        (folder / f"{split}.{language}").write_text("".join(f"{line}\n" for line in lines))
+    return folder
+
+
+def data_options(name, folder):
+    if name.startswith("translation/"):
+        return ["--data.root", str(corpus(folder)), "--data.vocab_size", "80"]
+    return ["--data.root", str(folder), "--data.train_count", "300"]
+
+
+@pytest.mark.filterwarnings("ignore:.*(exists and is not empty|logging interval)")
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_trains_two_steps_and_writes_into_its_own_folder(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = tmp_path / "data"
+    data.mkdir()
+    path = CONFIGS / name
+    command = ["seq2seq", "fit", "--config", str(path), *data_options(name, data), *TWO_STEPS]
+    monkeypatch.setattr(sys, "argv", command)
+    cli = build_cli()
+    assert cli.trainer.global_step == 2
+    folder = tmp_path / "runs" / path.stem
+    assert (folder / "last.ckpt").is_file()
+    assert (folder / "config.yaml").is_file()
+
+
+def test_no_two_recipes_share_a_folder():
+    assert len({path.stem for path in RECIPES}) == len(RECIPES)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=NAMES)
+def test_a_recipe_names_its_command(path):
+    relative = path.relative_to(CONFIGS.parent)
+    assert f"seq2seq fit --config {relative}" in path.read_text(encoding="utf-8")
