@@ -20,7 +20,8 @@ from seq2seq.tasks.base import Prediction, SequenceTask
 class SampleLogger(Callback):
     """Shows a few decoded validation examples, on the terminal and in TensorBoard.
 
-    TensorBoard also gets a picture of the attention of the first of them.
+    TensorBoard also gets a picture of the attention of the first of them. The signatures of the
+    metrics are shown once per run, beside the first scores that they belong to.
 
     Args:
         samples: Number of examples, taken from the first validation batch.
@@ -29,6 +30,12 @@ class SampleLogger(Callback):
     def __init__(self, samples: int = 4) -> None:
         self.samples = samples
         self._lines: list[str] = []
+        self._shown_signatures: dict[str, str] = {}
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Begin a run, which shows its signatures anew."""
+        del trainer, pl_module, stage
+        self._shown_signatures = {}
 
     def on_validation_batch_end(
         self,
@@ -56,7 +63,7 @@ class SampleLogger(Callback):
                 writer.add_figure("val/attention", figure, trainer.global_step)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Print the samples and the scores, with the signatures of their metrics."""
+        """Print the scores and the samples."""
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
         assert isinstance(pl_module, SequenceTask)
@@ -69,6 +76,24 @@ class SampleLogger(Callback):
         pl_module.print(f"\nepoch {trainer.current_epoch}, step {trainer.global_step}: {heading}")
         for line in self._lines:
             pl_module.print(f"  {line}")
+        self._show_signatures(trainer, pl_module, "val")
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Print the signatures of the metrics below Lightning's table of them."""
+        if trainer.is_global_zero:
+            assert isinstance(pl_module, SequenceTask)
+            self._show_signatures(trainer, pl_module, "test")
+
+    def _show_signatures(self, trainer: pl.Trainer, task: SequenceTask, stage: str) -> None:
+        if task.signatures == self._shown_signatures:
+            return
+        self._shown_signatures = task.signatures
+        lines = [f"{stage}/{name}: {signature}" for name, signature in task.signatures.items()]
+        for line in lines:
+            task.print(f"  {line}")
+        writer = _tensorboard(trainer)
+        if writer is not None:
+            writer.add_text(f"{stage}/signatures", "\n\n".join(lines), trainer.global_step)
 
 
 class Throughput(Callback):
@@ -82,15 +107,16 @@ class Throughput(Callback):
         self.window_steps = window_steps
         self._tokens: torch.Tensor | int = 0
         self._batches = 0
+        self._seconds = 0.0
         self._started = 0.0
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Start the clock where a window begins, so that validation is not counted."""
+        """Start the clock where a window begins."""
         del trainer, pl_module, batch, batch_idx
         if self._batches == 0:
-            self._started = time.perf_counter()
+            self._seconds, self._started = 0.0, time.perf_counter()
 
     def on_train_batch_end(
         self,
@@ -107,15 +133,20 @@ class Throughput(Callback):
         self._tokens = self._tokens + (batch.target != PAD_ID).sum()
         self._batches += 1
         if self._batches == self.window_steps:
-            seconds = time.perf_counter() - self._started
-            rate = float(self._tokens) * trainer.world_size / seconds
-            pl_module.log("train/tokens_per_second", rate)
+            tokens = float(self._tokens) * trainer.world_size  # waits for the device to finish
+            seconds = self._seconds + time.perf_counter() - self._started
+            pl_module.log("train/tokens_per_second", tokens / seconds)
             self._tokens, self._batches = 0, 0
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Drop a window that a validation interrupts."""
+        """Stop the clock: an epoch may be shorter than a window, so one spans validations."""
         del trainer, pl_module
-        self._tokens, self._batches = 0, 0
+        self._seconds += time.perf_counter() - self._started
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Let the clock go on."""
+        del trainer, pl_module
+        self._started = time.perf_counter()
 
 
 class PredictionWriter(Callback):
@@ -167,7 +198,8 @@ def attention_figure(prediction: Prediction) -> Figure:
     rows, columns = prediction.attention.shape
     figure = Figure(figsize=(2 + 0.35 * columns, 1.5 + 0.3 * rows), layout="constrained")
     axes = figure.subplots()
-    axes.imshow(prediction.attention.cpu().float(), cmap="Greys", vmin=0, vmax=1, aspect="auto")
+    weights = prediction.attention.cpu().float().numpy()  # matplotlib warns of tensors
+    axes.imshow(weights, cmap="Greys", vmin=0, vmax=1, aspect="auto")
     axes.set_xticks(range(columns), prediction.source_tokens, rotation=60, ha="right")
     axes.set_yticks(range(rows), prediction.tokens[:rows])
     axes.set_xlabel("source")
@@ -185,5 +217,6 @@ def _attention_figure(task: SequenceTask, batch: Batch) -> Figure | None:
 def _tensorboard(trainer: pl.Trainer) -> SummaryWriter | None:
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            return logger.experiment
+            writer: SummaryWriter = logger.experiment
+            return writer
     return None

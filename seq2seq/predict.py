@@ -5,6 +5,7 @@ import os
 import pickle
 import queue
 import sys
+import textwrap
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -19,12 +20,13 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from seq2seq.errors import CheckpointError, ConfigError, DataError
-from seq2seq.search import SearchOptions
+from seq2seq.search import SearchError, SearchOptions
 from seq2seq.tasks.base import CHECKPOINT_KEY, Prediction, SequenceTask
 from seq2seq.tasks.translation import Translator
 
 TASKS: dict[str, type[SequenceTask]] = {"Translator": Translator}
 _SORTED_BATCHES = 16  # batches' worth of lines that are sorted by length together
+_ARCHIVE = b"PK\x03\x04"  # how every file that torch.save writes begins: it is a ZIP archive
 _EMPTY = Prediction(text="", score=0.0, tokens=[], token_log_probs=[])
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -45,15 +47,16 @@ class Predictor:
             raise ConfigError("--device cuda: no GPU is visible. Use --device cpu or auto.")
         self.task = task.to(device).eval()
 
-    def predict(
-        self, items: Iterable[str], *, batch_size: int = 64, **decoding: Any
-    ) -> list[str]:
+    def predict(self, items: Iterable[str], *, batch_size: int = 64, **decoding: Any) -> list[str]:
         """Return the best output for each input, in order.
 
         Args:
             items: Raw inputs; an empty one gives an empty output.
             batch_size: How many inputs to decode together; it does not change the outputs.
             decoding: Fields of ``SearchOptions``, such as ``beam_size=1``.
+
+        Raises:
+            ConfigError: If ``batch_size`` or a decoding option is out of range.
         """
         options = replace(self.task.decoding, **decoding)
         return [best.text for best, *_ in self.stream(items, options, batch_size)]
@@ -62,6 +65,7 @@ class Predictor:
         self, items: Iterable[str], options: SearchOptions, batch_size: int = 64
     ) -> Iterator[list[Prediction]]:
         """Yield the predictions of each input, best first, in order, reading ahead a little."""
+        _check_batch_size(batch_size)
         items, done = iter(items), 0
         while chunk := list(islice(items, batch_size * _SORTED_BATCHES)):
             yield from self.predict_chunk(chunk, options, batch_size, done)
@@ -77,7 +81,11 @@ class Predictor:
             options: How to search.
             batch_size: How many inputs to decode together.
             offset: Number of inputs before these, so that sampling gives each its own numbers.
+
+        Raises:
+            ConfigError: If ``batch_size`` is less than 1.
         """
+        _check_batch_size(batch_size)
         # Inputs of like length share a batch, so that little is spent on padding.
         order = sorted(
             (row for row, item in enumerate(items) if item.strip()),
@@ -92,6 +100,11 @@ class Predictor:
             for row, found in zip(rows, self.task.predict_batch(batch, options), strict=True):
                 predictions[row] = found
         return predictions
+
+
+def _check_batch_size(batch_size: int) -> None:
+    if batch_size < 1:
+        raise ConfigError(f"batch_size={batch_size} must be at least 1.")
 
 
 def load(path: str | Path, device: Device = "auto") -> Predictor:
@@ -112,43 +125,57 @@ def load(path: str | Path, device: Device = "auto") -> Predictor:
             f"{path}: is a checkpoint of the task {own['task']!r} (seq2seq {own['version']}); this "
             f"version can predict with {', '.join(TASKS)}."
         )
-    hyperparameters = {
-        name: value
-        for name, value in checkpoint["hyper_parameters"].items()
-        if not name.startswith("_")
-    }
     try:
-        task = TASKS[own["task"]](**hyperparameters)
+        # Lightning adds entries of its own, which begin with an underscore.
+        saved = checkpoint["hyper_parameters"].items()
+        task = TASKS[own["task"]](**{name: value for name, value in saved if name[0] != "_"})
         task.on_load_checkpoint(checkpoint)
         task.load_state_dict(checkpoint["state_dict"])
-    except (RuntimeError, TypeError) as error:
+    except (KeyError, RuntimeError, TypeError, ConfigError, DataError) as error:
         raise CheckpointError(
             f"{path}: was written by seq2seq {own['version']} and does not fit this version "
-            f"(see CHANGELOG.md): {error}"
+            f"(see CHANGELOG.md): {textwrap.shorten(str(error), 300)}"
         ) from error
     return Predictor(task, device)
 
 
 def _read_checkpoint(path: Path) -> dict[str, Any]:
+    _check_archive(path)
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: there is no such file.") from error
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path}: holds Python objects beside tensors and plain values, or is no checkpoint. "
-            "It was refused and nothing in it was executed. Only use checkpoints of seq2seq fit."
+            f"{path}: holds Python objects beside tensors and plain values, or is damaged. It was "
+            "refused and nothing in it was executed. Use a checkpoint that `seq2seq fit` wrote."
         ) from error
-    except (RuntimeError, EOFError, OSError) as error:
+    # Which error it is depends on the first wrong byte.
+    except Exception as error:
         raise CheckpointError(
             f"{path}: is damaged or was not written to its end. Use another one, such as last.ckpt."
         ) from error
-    if not isinstance(checkpoint, dict) or CHECKPOINT_KEY not in checkpoint:
+    own = checkpoint.get(CHECKPOINT_KEY) if isinstance(checkpoint, dict) else None
+    if not isinstance(own, dict) or not {"task", "version"} <= own.keys():
         raise CheckpointError(
-            f"{path}: is no checkpoint of this project (the entry {CHECKPOINT_KEY!r} is missing). "
+            f"{path}: is no checkpoint of this project (its entry {CHECKPOINT_KEY!r} is missing). "
             "Use one that `seq2seq fit` wrote."
         )
-    return checkpoint
+    return checkpoint  # type: ignore[no-any-return]  # a dictionary, as was just seen
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse what `seq2seq fit` cannot have written, before anything tries to read it."""
+    try:
+        with path.open("rb") as file:
+            beginning = file.read(len(_ARCHIVE))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: there is no such file.") from error
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}.") from error
+    if not _ARCHIVE.startswith(beginning):
+        raise CheckpointError(
+            f"{path}: is no checkpoint, and nothing in it was executed. Use one that `seq2seq fit` "
+            "wrote."
+        )
 
 
 def read_lines(stream: BinaryIO, name: str) -> Iterator[str]:
@@ -179,7 +206,7 @@ def ready_chunks(lines: Iterator[str], size: int) -> Iterator[list[str]]:
             for line in lines:
                 waiting.put(line)
             waiting.put(None)
-        except BaseException as error:  # noqa: BLE001  # carried over to the thread that consumes
+        except BaseException as error:  # carried over to the thread that consumes
             waiting.put(error)
 
     threading.Thread(target=read, daemon=True).start()
@@ -235,7 +262,9 @@ def build_parser() -> ArgumentParser:
         description="Decode with a checkpoint: one output line per input line, in order.",
     )
     parser.add_argument("--ckpt_path", type=str, required=True, help="Checkpoint to use.")
-    parser.add_argument("--input", type=str, default="-", help="File to read; - for standard input.")
+    parser.add_argument(
+        "--input", type=str, default="-", help="File to read; - for standard input."
+    )
     parser.add_argument(
         "--output", type=str, default="-", help="File to write; - for standard output."
     )
@@ -268,8 +297,16 @@ def run(arguments: Sequence[str] | None = None) -> None:
 
     Args:
         arguments: As on the command line; ``sys.argv`` when None.
+
+    Raises:
+        ConfigError: If options are out of range or do not fit together.
+        DataError: If the input cannot be read, or the output not be written.
+        CheckpointError: If the checkpoint cannot be used.
     """
     options = build_parser().parse_args(arguments)
+    _check_batch_size(options.batch_size)
+    if options.alignment and options.format != "jsonl":
+        raise ConfigError("--alignment has no place in text. Set --format jsonl.")
     names = {field.name for field in fields(SearchOptions)}
     search_options = SearchOptions(
         **{name: value for name, value in vars(options).items() if name in names},
@@ -279,7 +316,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
     formatter = FORMATS[options.format]
     with ExitStack() as stack:
         source = _open_input(options.input, stack)
-        output = _open_output(options.output, stack)
+        output = _open_output(options.output, options.input, stack)
         progress = stack.enter_context(_progress_bar())
         done = progress.add_task("decoded")
         lines = read_lines(source, "standard input" if options.input == "-" else options.input)
@@ -295,17 +332,21 @@ def run(arguments: Sequence[str] | None = None) -> None:
 
 def _open_input(path: str, stack: ExitStack) -> BinaryIO:
     if path == "-":
-        return sys.stdin.buffer
+        # Not sys.stdin.buffer: Python closes that when it ends, and aborts if the thread that reads
+        # ahead is still waiting in it.
+        return os.fdopen(sys.stdin.fileno(), "rb", closefd=False)
     try:
         return stack.enter_context(Path(path).open("rb"))
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}.") from error
 
 
-def _open_output(path: str, stack: ExitStack) -> TextIO:
+def _open_output(path: str, source: str, stack: ExitStack) -> TextIO:
     if path == "-":
         sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]  # a real file here
         return sys.stdout
+    if source != "-" and Path(path).exists() and Path(path).samefile(source):
+        raise ConfigError(f"{path}: --output would overwrite --input. Give it another name.")
     try:
         return stack.enter_context(Path(path).open("w", encoding="utf-8"))
     except OSError as error:
@@ -325,11 +366,13 @@ def _progress_bar() -> Progress:
 
 
 def main() -> None:
-    """Run ``seq2seq-predict``: what the user can mend is one line on standard error, status 2."""
+    """Run ``seq2seq-predict``: what the user can mend is a message and status 1."""
     try:
         run()
-    except (ConfigError, DataError, CheckpointError) as error:
+    except (ConfigError, DataError, CheckpointError, SearchError) as error:
         sys.exit(f"seq2seq-predict: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)  # 128 + 2: what a shell reports for a process that Ctrl-C ended
     except BrokenPipeError:
         # The reader of a pipe, such as `head`, has had enough; keep Python from flushing into it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -67,6 +67,11 @@ class SequenceTask(pl.LightningModule, ABC):
         teacher_forcing: How often the decoder reads the target while it learns.
         decoding: Search in testing and prediction.
         validation_beam_size: Beam size in validation; 1 is greedy search.
+
+    Attributes:
+        tokenizers: By their role, from the data module or the checkpoint.
+        signatures: How the metrics of the last evaluation were computed, by their names; belongs
+            beside every figure.
     """
 
     monitor: ClassVar[str]
@@ -91,6 +96,7 @@ class SequenceTask(pl.LightningModule, ABC):
         self.decoding = decoding
         self.validation_decoding = replace(decoding, beam_size=validation_beam_size, n_best=1)
         self.tokenizers: dict[str, SubwordTokenizer] = {}
+        self.signatures: dict[str, str] = {}
 
     # What a subclass says.
 
@@ -112,9 +118,9 @@ class SequenceTask(pl.LightningModule, ABC):
 
     @abstractmethod
     def compute_metrics(self) -> dict[str, float]:
-        """Return the metrics of all that was added, and forget it."""
+        """Return the metrics of all that was added, forget it, and set ``signatures``."""
 
-    def max_lengths(self, batch: Batch) -> Tensor | None:
+    def max_lengths(self, batch: Batch) -> Tensor | None:  # noqa: ARG002  # for subclasses
         """Return how long each output may get, int64 ``(batch,)``; None without a limit."""
         return None
 
@@ -153,7 +159,7 @@ class SequenceTask(pl.LightningModule, ABC):
         self.log("train/loss", loss.negative_log_likelihood / tokens, prog_bar=True)
         if forcing.schedule != "constant":
             self.log("train/teacher_forcing_ratio", ratio)
-        # DDP averages gradients over ranks; dividing by the ranks' mean count weighs all tokens alike.
+        # DDP averages gradients over ranks; dividing by their mean count weighs all tokens alike.
         if self.trainer.world_size > 1:
             tokens = self.trainer.strategy.reduce(tokens, reduce_op="mean")
         return loss.total / tokens
@@ -190,11 +196,13 @@ class SequenceTask(pl.LightningModule, ABC):
 
     # Evaluation: always by decoding.
 
-    def validation_step(self, batch: Batch, _batch_number: int) -> list[Prediction]:
+    # Lightning hands on to callbacks whatever these return; its types know tensors only.
+
+    def validation_step(self, batch: Batch, *_: int) -> list[Prediction]:  # type: ignore[override]
         """Decode a batch, add it to the metrics and return it for whoever shows samples."""
         return self._evaluate(batch, "val", self.validation_decoding)
 
-    def test_step(self, batch: Batch, _batch_number: int) -> list[Prediction]:
+    def test_step(self, batch: Batch, *_: int) -> list[Prediction]:  # type: ignore[override]
         """Decode a batch with the options of testing and add it to the metrics."""
         return self._evaluate(batch, "test", self.decoding)
 
@@ -292,9 +300,16 @@ class SequenceTask(pl.LightningModule, ABC):
         """Take the tokenizers out of a checkpoint.
 
         Raises:
-            CheckpointError: If the data module brings another tokenizer than the checkpoint's.
+            CheckpointError: If it is of another task or project, or the data module brings another
+                tokenizer than the checkpoint's.
         """
-        saved = checkpoint.get(CHECKPOINT_KEY, {}).get("tokenizers", {})
+        own = checkpoint.get(CHECKPOINT_KEY, {"task": "of another project"})
+        if own["task"] != type(self).__name__:
+            raise CheckpointError(
+                f"The checkpoint is not one of the task {type(self).__name__}, but {own['task']}. "
+                "Give --ckpt_path one that this task wrote, or choose the other task as --model."
+            )
+        saved = own["tokenizers"]
         loaded = {role: SubwordTokenizer.from_tensor(tensor) for role, tensor in saved.items()}
         for role, tokenizer in loaded.items():
             present = self.tokenizers.get(role, tokenizer)

@@ -80,11 +80,33 @@ class Translator(SequenceTask):
         source_embeddings: str | None = None,
         target_embeddings: str | None = None,
         max_length_ratio: float = 2.0,
-        optimization: Optimization = Optimization(),
-        teacher_forcing: TeacherForcing = TeacherForcing(),
-        decoding: SearchOptions = SearchOptions(),
+        optimization: Optimization = Optimization(),  # noqa: B008  # frozen
+        teacher_forcing: TeacherForcing = TeacherForcing(),  # noqa: B008
+        decoding: SearchOptions = SearchOptions(),  # noqa: B008
         validation_beam_size: int = 1,
     ) -> None:
+        # Plain strings, checked here: a type would let the command line report only the first.
+        problems = option_problems(cell, attention, feed, decoder_layers)
+        problems += _out_of_range(
+            {
+                "encoder_layers": encoder_layers,
+                "embedding_size": embedding_size,
+                "hidden_size": hidden_size,
+                "validation_beam_size": validation_beam_size,
+            },
+            {"dropout": dropout, "word_dropout": word_dropout, "label_smoothing": label_smoothing},
+        )
+        if not max_length_ratio >= 0:
+            problems.append(f"max_length_ratio={max_length_ratio} must not be negative.")
+        if tied_weights not in get_args(TiedWeights):
+            choices = ", ".join(get_args(TiedWeights))
+            problems.append(f"tied_weights is {tied_weights!r}; choose one of {choices}.")
+        if tied_weights == "all" and source_vocab_size is not None:
+            problems.append(
+                "tied_weights 'all' needs one vocabulary for both languages. Leave "
+                "--data.source_vocab_size unset, or set --model.tied_weights output."
+            )
+        raise_together(problems, ConfigError, "The translator cannot be built:")
         super().__init__(
             label_smoothing=label_smoothing,
             optimization=optimization,
@@ -92,20 +114,6 @@ class Translator(SequenceTask):
             decoding=decoding,
             validation_beam_size=validation_beam_size,
         )
-        # Plain strings, checked here: a type would let the command line report only the first.
-        problems = option_problems(cell, attention, feed, decoder_layers)
-        if encoder_layers < 1:
-            problems.append(f"encoder_layers={encoder_layers}: the encoder needs a layer.")
-        if tied_weights not in get_args(TiedWeights):
-            problems.append(
-                f"tied_weights is {tied_weights!r}; choose one of {', '.join(get_args(TiedWeights))}."
-            )
-        if tied_weights == "all" and source_vocab_size is not None:
-            problems.append(
-                "tied_weights 'all' needs one vocabulary for both languages. Leave "
-                "--data.source_vocab_size unset, or set --model.tied_weights output."
-            )
-        raise_together(problems, ConfigError, "The translator cannot be built:")
         self.save_hyperparameters(ignore=[*NOT_SAVED, "source_embeddings", "target_embeddings"])
         self.vocab_sizes = {"source": source_vocab_size or vocab_size, "target": vocab_size}
         self.max_length_ratio = max_length_ratio
@@ -203,4 +211,17 @@ class Translator(SequenceTask):
         """Return corpus BLEU, chrF and exact match."""
         scores = self.metric.compute()
         self.metric.reset()
+        self.signatures = {"bleu": scores.bleu_signature, "chrf": scores.chrf_signature}
         return {"bleu": scores.bleu, "chrf": scores.chrf, "exact_match": scores.exact_match}
+
+
+def _out_of_range(counts: dict[str, int], shares: dict[str, float]) -> list[str]:
+    """Return what is wrong with options that count something, or are a share of a whole."""
+    return [
+        *(f"{name}={value} must be at least 1." for name, value in counts.items() if value < 1),
+        *(
+            f"{name}={value} must be at least 0 and less than 1."
+            for name, value in shares.items()
+            if not 0 <= value < 1
+        ),
+    ]

@@ -1,0 +1,346 @@
+import itertools
+from types import SimpleNamespace
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch.nn.functional import log_softmax
+
+from seq2seq.batches import Batch, TextInput
+from seq2seq.errors import CheckpointError, ConfigError
+from seq2seq.search import SearchOptions
+from seq2seq.sequences import EOS_ID, pad_sequences, shift_right
+from seq2seq.tasks.base import NOT_SAVED
+from seq2seq.tasks.options import Optimization, TeacherForcing
+from seq2seq.tasks.translation import Translator
+
+VOCAB, SOURCE_VOCAB, EMBEDDING, HIDDEN = 13, 17, 6, 7
+CELLS = ["rnn", "gru", "lstm"]
+ATTENTIONS = ["none", "dot", "bilinear", "additive"]
+FEEDS = ["output", "layer", "input"]
+ALL = list(itertools.product(CELLS, ATTENTIONS, FEEDS))
+DATES = ["the 3rd of May, 2021", "7.11.1987", "MONDAY, 4 JANUARY 2038", "March 9, 1904"]
+
+
+def translator(vocab_size=VOCAB, **options):
+    sizes = {"embedding_size": EMBEDDING, "hidden_size": HIDDEN, "dropout": 0.0}
+    return Translator(vocab_size, **{**sizes, **options})
+
+
+def text_batch(sources=((5, 9, 7, EOS_ID), (6, EOS_ID), (8, 5, EOS_ID)), targets=None):
+    targets = targets or ((4, 5, EOS_ID), (6, 7, 8, 9, EOS_ID), (EOS_ID,))
+    lengths = torch.tensor([len(row) for row in sources])
+    inputs = TextInput(pad_sequences(sources), lengths)
+    return Batch(inputs, pad_sequences(targets), torch.arange(len(sources)))
+
+
+def attach(task, step=0, rank=0, **attributes):
+    """Stand in for a trainer, as far as a training step asks for one."""
+    task._trainer = SimpleNamespace(global_step=step, global_rank=rank, world_size=1, **attributes)
+    task.log = lambda *_, **__: None
+    return task
+
+
+# Shape of the model.
+
+
+@pytest.mark.parametrize(("cell", "attention", "feed"), ALL)
+def test_every_parameter_gets_a_gradient(cell, attention, feed):
+    task = translator(
+        source_vocab_size=SOURCE_VOCAB,
+        cell=cell,
+        attention=attention,
+        feed=feed,
+        encoder_layers=2,
+        bidirectional=attention != "dot",  # dot products need a memory as wide as the state
+        tied_weights="none",
+    )
+    task.compute_loss(text_batch()).total.backward()
+    for name, parameter in task.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_tied_weights_are_one_parameter():
+    free, output, every = (translator(tied_weights=tied) for tied in ("none", "output", "all"))
+    embeddings = [task.decoder.input_layer.weight for task in (free, output, every)]
+    assert free.decoder.output_layer.weight is not embeddings[0]
+    assert output.decoder.output_layer.weight is embeddings[1]
+    assert output.encoder.embedding.weight is not embeddings[1]
+    assert every.decoder.output_layer.weight is embeddings[2]
+    assert every.encoder.embedding.weight is embeddings[2]
+
+
+def test_each_tie_saves_one_matrix():
+    free, output, every = (
+        sum(p.numel() for p in translator(tied_weights=tied).parameters())
+        for tied in ("none", "output", "all")
+    )
+    assert free - output == output - every == VOCAB * EMBEDDING
+
+
+def test_tied_weights_are_still_one_after_an_optimiser_step():
+    task = translator(tied_weights="all")
+    before = task.encoder.embedding.weight.clone()
+    task.compute_loss(text_batch()).total.backward()
+    torch.optim.SGD(task.parameters(), lr=0.1).step()
+    assert not torch.equal(task.encoder.embedding.weight, before)
+    assert torch.equal(task.decoder.output_layer.weight, task.encoder.embedding.weight)
+
+
+# Options.
+
+
+def test_all_problems_of_the_options_come_together():
+    with pytest.raises(ConfigError) as error:
+        translator(
+            source_vocab_size=SOURCE_VOCAB,
+            cell="sru",
+            attention="cosine",
+            feed="front",
+            tied_weights="all",
+            encoder_layers=0,
+            decoder_layers=0,
+            hidden_size=0,
+            dropout=1.0,
+            label_smoothing=-0.1,
+            validation_beam_size=0,
+            max_length_ratio=-1,
+        )
+    for problem in (
+        "cell is 'sru'; choose one of rnn, gru, lstm",
+        "attention is 'cosine'",
+        "feed is 'front'",
+        "tied_weights 'all' needs one vocabulary",
+        "encoder_layers=0 must be at least 1",
+        "at least one layer, not 0",
+        "hidden_size=0 must be at least 1",
+        "dropout=1.0 must be at least 0 and less than 1",
+        "label_smoothing=-0.1 must be",
+        "validation_beam_size=0 must be at least 1",
+        "max_length_ratio=-1 must not be negative",
+    ):
+        assert problem in str(error.value)
+
+
+def test_an_unknown_tie_is_named():
+    with pytest.raises(ConfigError, match=r"tied_weights is 'both'; choose one of none, output"):
+        translator(tied_weights="both")
+
+
+def test_a_tokenizer_of_another_size_is_refused(make_dates, make_translator, make_trainer):
+    with pytest.raises(ConfigError, match=r"tokenizer has 120 pieces, the model expects 119"):
+        make_trainer(max_steps=1).fit(make_translator(119), make_dates())
+
+
+# Loss and teacher forcing.
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.2])
+def test_the_loss_of_a_batch_is_that_of_its_tokens(label_smoothing):
+    task = attach(translator(label_smoothing=label_smoothing))
+    batch = text_batch()
+    alone = [
+        task.compute_loss(Batch(TextInput(*(part[row] for part in batch.inputs)), target, None))
+        for row, target in ((slice(i, i + 1), batch.target[i : i + 1]) for i in range(3))
+    ]
+    tokens = sum(int(loss.tokens) for loss in alone)
+    assert tokens == 3 + 5 + 1
+    torch.testing.assert_close(
+        task.training_step(batch, 0), sum(loss.total for loss in alone) / tokens
+    )
+    torch.testing.assert_close(
+        task.compute_loss(batch).negative_log_likelihood,
+        sum(loss.negative_log_likelihood for loss in alone),
+    )
+
+
+def test_further_padding_does_not_change_the_loss():
+    task, batch = translator(), text_batch()
+    wider = TextInput(torch.nn.functional.pad(batch.inputs.tokens, (0, 2)), batch.inputs.lengths)
+    padded = Batch(wider, torch.nn.functional.pad(batch.target, (0, 3)), batch.index)
+    torch.testing.assert_close(task.compute_loss(padded), task.compute_loss(batch))
+
+
+def scheduled_loss(method, step=3, rank=0, seed=1):
+    torch.manual_seed(1)
+    task = translator(teacher_forcing=TeacherForcing(ratio=0.4, method=method, seed=seed))
+    batch = text_batch(
+        sources=[[5, 6, 7, EOS_ID]] * 4, targets=[[4, 5, 6, 7, 8, 9, 10, EOS_ID]] * 4
+    )
+    torch.manual_seed(99 + step)  # the global generator must not matter
+    return attach(task, step, rank).training_step(batch, 0).item()
+
+
+@pytest.mark.parametrize("method", ["parallel", "step"])
+def test_scheduled_sampling_depends_on_seed_step_and_rank_alone(method):
+    loss = scheduled_loss(method)
+    assert scheduled_loss(method) == loss
+    others = {
+        scheduled_loss(method, step=4),
+        scheduled_loss(method, rank=1),
+        scheduled_loss(method, seed=2),
+    }
+    assert len(others | {loss}) == 4
+
+
+def test_a_schedule_lets_the_forcing_ratio_fall():
+    forcing = TeacherForcing(schedule="linear", decay_steps=10, minimum=0.25)
+    task, logged = translator(teacher_forcing=forcing), {}
+    for step, ratio in ((0, 1.0), (5, 0.5), (10, 0.25)):
+        attach(task, step).log = lambda name, value, **_: logged.update({name: value})
+        task.training_step(text_batch(), 0)
+        assert logged["train/teacher_forcing_ratio"] == pytest.approx(ratio)
+
+
+# Search and the parallel pass.
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"n_best": 3}, {"beam_size": 1}, {"method": "sample", "n_best": 2}, {"max_length": 4}],
+)
+def test_the_score_of_an_output_is_its_forced_score(trained, options):
+    batch = trained.collate(DATES)
+    for row, hypotheses in enumerate(trained.decode(batch, SearchOptions(**options))):
+        inputs = TextInput(*(part[row : row + 1] for part in batch.inputs))
+        for hypothesis in hypotheses:
+            target = torch.tensor([hypothesis.tokens + [EOS_ID] * hypothesis.is_finished])
+            features = trained.decoder(shift_right(target), trained.encoder(inputs)).features
+            log_probs = log_softmax(trained.decoder.score(features), dim=-1)[0]
+            forced = log_probs.gather(1, target.T).squeeze(1)
+            found = torch.tensor(hypothesis.token_log_probs)
+            torch.testing.assert_close(found, forced, atol=1e-4, rtol=1e-4)
+            assert hypothesis.score == pytest.approx(found.mean().item(), abs=1e-4)
+            loss = trained.compute_loss(Batch(inputs, target, None)).negative_log_likelihood
+            assert loss.item() == pytest.approx(-found.sum().item(), abs=1e-3)
+
+
+def test_an_output_is_no_longer_than_a_multiple_of_its_source():
+    task = translator(max_length_ratio=1.5)
+    assert task.max_lengths(text_batch()).tolist() == [6 + 10, 3 + 10, 5 + 10]
+
+
+def test_a_prediction_has_a_row_of_attention_per_token_and_no_padding(trained):
+    batch = trained.collate(DATES)
+    options = SearchOptions(return_attention=True)
+    for row, [prediction] in enumerate(trained.predict_batch(batch, options)):
+        assert prediction.tokens[-1] == "</s>"
+        assert prediction.source_tokens[-1] == "</s>"
+        assert len(prediction.source_tokens) == int(batch.inputs.lengths[row])
+        shape = (len(prediction.tokens), len(prediction.source_tokens))
+        assert prediction.attention.shape == shape
+        torch.testing.assert_close(prediction.attention.sum(dim=1), torch.ones(shape[0]))
+
+
+# The checkpoint.
+
+
+def test_a_checkpoint_is_complete_and_plain(checkpoint, trained):
+    saved = torch.load(checkpoint, weights_only=True)
+    for name, value in saved["hyper_parameters"].items():
+        assert isinstance(value, int | float | str | None), name
+    assert saved["hyper_parameters"]["hidden_size"] == 64
+    assert set(saved["seq2seq"]["tokenizers"]) == {"source", "target"}
+    assert saved["seq2seq"]["task"] == "Translator"
+    for role, model in saved["seq2seq"]["tokenizers"].items():
+        assert model.dtype == torch.uint8
+        assert model.numpy().tobytes() == trained.tokenizers[role].to_bytes()
+
+
+def test_what_each_run_chooses_anew_is_not_in_the_checkpoint(checkpoint):
+    saved = torch.load(checkpoint, weights_only=True)["hyper_parameters"]
+    assert not saved.keys() & {*NOT_SAVED, "source_embeddings", "target_embeddings"}
+    assert {"decoding", "optimization", "teacher_forcing", "label_smoothing"} <= {*NOT_SAVED}
+
+
+def test_a_loaded_checkpoint_gives_the_same_outputs(trained, predictor):
+    options = SearchOptions(n_best=3, return_attention=True)
+    batch = trained.collate(DATES)
+    for row, other in zip(
+        trained.predict_batch(batch, options),
+        predictor.task.predict_batch(batch, options),
+        strict=True,
+    ):
+        for prediction, loaded in zip(row, other, strict=True):
+            assert loaded[:4] == prediction[:4]
+            assert torch.equal(loaded.attention, prediction.attention)
+
+
+class Start(Callback):
+    """Notes where a training begins."""
+
+    def on_train_start(self, trainer, pl_module):
+        self.step = trainer.global_step
+        self.weights = {name: value.clone() for name, value in pl_module.state_dict().items()}
+
+
+def test_a_resumed_run_goes_on_where_it_was(checkpoint, make_dates, make_translator, make_trainer):
+    saved = torch.load(checkpoint, weights_only=True)
+    start, task = Start(), make_translator()
+    trainer = make_trainer(
+        max_steps=saved["global_step"] + 2, callbacks=[start], limit_val_batches=0
+    )
+    trainer.fit(task, make_dates(), ckpt_path=checkpoint)
+    assert start.step == saved["global_step"] == 400
+    assert trainer.global_step == 402
+    for name, value in saved["state_dict"].items():
+        assert torch.equal(start.weights[name], value), name
+    assert any(
+        not torch.equal(value, task.state_dict()[name]) for name, value in start.weights.items()
+    )
+
+
+def test_another_tokenizer_than_the_checkpoints_is_refused(
+    checkpoint, make_dates, make_translator, make_trainer
+):
+    data = make_dates(normalization="nmt_nfkc")
+    with pytest.raises(CheckpointError, match=r"another source tokenizer.*without --ckpt_path"):
+        make_trainer(max_steps=500).fit(make_translator(), data, ckpt_path=checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({}, "not one of the task Translator, but of another project"),
+        ({"seq2seq": {"task": "Captioner"}}, "not one of the task Translator, but Captioner"),
+    ],
+)
+def test_a_checkpoint_of_something_else_is_refused(entries, message):
+    with pytest.raises(CheckpointError, match=message):
+        translator().on_load_checkpoint({"state_dict": {}, **entries})
+
+
+# Pretrained embeddings.
+
+
+ROW = 50
+
+
+@pytest.fixture
+def vectors(trained, tmp_path):
+    path = tmp_path / "vectors.txt"
+    [piece] = trained.tokenizers["source"].pieces([ROW])
+    path.write_text(f"{piece}{' 0.25' * 48}\n", encoding="utf-8")
+    return str(path)
+
+
+def test_pretrained_embeddings_are_there_when_training_begins(
+    vectors, make_dates, make_translator, make_trainer
+):
+    start = Start()
+    task = make_translator(source_embeddings=vectors, optimization=Optimization())
+    make_trainer(max_steps=1, callbacks=[start], limit_val_batches=0).fit(task, make_dates())
+    assert start.weights["encoder.embedding.weight"][ROW].tolist() == [0.25] * 48
+    assert start.weights["decoder.input_layer.weight"][ROW].tolist() != [0.25] * 48
+
+
+def test_pretrained_embeddings_do_not_overwrite_a_resumed_run(
+    vectors, checkpoint, make_dates, make_translator, make_trainer
+):
+    start, task = Start(), make_translator(source_embeddings=vectors)
+    trainer = make_trainer(max_steps=401, callbacks=[start], limit_val_batches=0)
+    trainer.fit(task, make_dates(), ckpt_path=checkpoint)
+    saved = torch.load(checkpoint, weights_only=True)["state_dict"]
+    name = "encoder.embedding.weight"
+    assert torch.equal(start.weights[name], saved[name])

@@ -1,0 +1,179 @@
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from datamodules.synthetic import DatesDataModule
+from seq2seq.batches import Batch
+from seq2seq.callbacks import PredictionWriter, SampleLogger, Throughput, attention_figure
+from seq2seq.search import SearchOptions
+from seq2seq.tasks.options import Optimization
+
+SIGNATURE = "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:"
+
+
+@pytest.fixture
+def logger(tmp_path):
+    return TensorBoardLogger(tmp_path, name=None, version="")
+
+
+def logged_text(logger, name):
+    logger.experiment.flush()
+    events = EventAccumulator(logger.log_dir).Reload()
+    return [
+        event.tensor_proto.string_val[0].decode()
+        for event in events.Tensors(f"{name}/text_summary")
+    ]
+
+
+# Samples and signatures.
+
+
+def test_validation_shows_samples_scores_and_signatures(
+    trained, make_dates, make_trainer, logger, capsys
+):
+    trainer = make_trainer(logger=logger, callbacks=[SampleLogger(samples=3)])
+    [scores] = trainer.validate(trained, make_dates(), verbose=False)
+    printed = capsys.readouterr().out
+    for name in ("bleu", "chrf", "exact_match", "loss"):
+        assert f"val/{name} {scores[f'val/{name}']:.4g}" in printed
+    assert printed.count("(reference: ") == 3
+    assert printed.count(f"val/bleu: {SIGNATURE}") == 1
+    assert printed.count("val/chrf: nrefs:1|") == 1
+    [samples] = logged_text(logger, "val/samples")
+    [signatures] = logged_text(logger, "val/signatures")
+    assert samples.count("(reference: ") == 3
+    assert all(line in printed for line in [*samples.split("\n\n"), *signatures.split("\n\n")])
+
+
+def test_the_first_sample_gets_a_picture_of_its_attention(
+    trained, make_dates, make_trainer, logger
+):
+    trainer = make_trainer(logger=logger, callbacks=[SampleLogger()])
+    trainer.validate(trained, make_dates(), verbose=False)
+    logger.experiment.flush()
+    events = EventAccumulator(logger.log_dir).Reload()
+    [picture] = events.Images("val/attention")
+    assert picture.encoded_image_string.startswith(b"\x89PNG")
+    assert min(picture.width, picture.height) > 50
+
+
+def test_the_picture_has_a_row_per_token(trained):
+    [[prediction]] = trained.predict_batch(
+        trained.collate(["7.11.1987"]), SearchOptions(return_attention=True)
+    )
+    [axes] = attention_figure(prediction).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == prediction.tokens
+    assert [label.get_text() for label in axes.get_xticklabels()] == prediction.source_tokens
+
+
+def test_signatures_are_shown_once_in_a_training(make_translator, make_dates, make_trainer, capsys):
+    trainer = make_trainer(
+        callbacks=[SampleLogger()], max_epochs=2, limit_train_batches=1, limit_val_batches=1
+    )
+    trainer.fit(make_translator(attention="none", optimization=Optimization()), make_dates())
+    printed = capsys.readouterr().out
+    assert printed.count("val/exact_match ") == 2
+    assert printed.count(SIGNATURE) == 1
+
+
+def test_a_test_shows_its_signatures_in_every_run(
+    trained, make_dates, make_trainer, logger, capsys
+):
+    trainer = make_trainer(logger=logger, callbacks=[SampleLogger()], limit_test_batches=1)
+    for _ in range(2):
+        trainer.test(trained, make_dates(), verbose=False)
+        assert capsys.readouterr().out.count(f"test/bleu: {SIGNATURE}") == 1
+    assert f"test/bleu: {SIGNATURE}" in logged_text(logger, "test/signatures")[0]
+
+
+# Throughput.
+
+
+class Clock:
+    """Stands in for the time module; only work and validation make it advance."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def perf_counter(self):
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(sys.modules["seq2seq.callbacks"], "time", clock)
+    return clock
+
+
+def train_batch(throughput, clock, logged, target, seconds, world_size=1):
+    trainer = SimpleNamespace(world_size=world_size)
+    task = SimpleNamespace(log=lambda name, value: logged.append((name, value)))
+    batch = Batch(None, torch.tensor(target), torch.arange(len(target)))
+    throughput.on_train_batch_start(trainer, task, batch, 0)
+    clock.now += seconds
+    throughput.on_train_batch_end(trainer, task, None, batch, 0)
+
+
+def test_throughput_is_real_target_tokens_by_seconds_of_training(clock):
+    throughput, logged = Throughput(window_steps=2), []
+    train_batch(throughput, clock, logged, [[5, 6, 3], [7, 3, 0]], seconds=2.0)
+    assert logged == []
+    train_batch(throughput, clock, logged, [[3, 0], [3, 0]], seconds=0.5)
+    clock.now += 50  # between windows
+    assert logged == [("train/tokens_per_second", pytest.approx(7 / 2.5))]
+    for _ in range(2):
+        train_batch(throughput, clock, logged, [[5, 3]], seconds=1.0, world_size=3)
+    assert logged[1:] == [("train/tokens_per_second", pytest.approx(3 * 4 / 2))]
+
+
+def test_validation_is_not_counted_and_short_epochs_share_a_window(clock):
+    throughput, logged = Throughput(window_steps=2), []
+    train_batch(throughput, clock, logged, [[5, 6, 3]], seconds=2.0)
+    throughput.on_validation_start(None, None)
+    clock.now += 1000
+    throughput.on_validation_end(None, None)
+    train_batch(throughput, clock, logged, [[5, 3]], seconds=3.0)
+    assert logged == [("train/tokens_per_second", pytest.approx(5 / 5))]
+
+
+def test_a_training_logs_a_plausible_throughput(make_translator, make_dates, make_trainer):
+    trainer = make_trainer(callbacks=[Throughput(window_steps=3)], max_steps=3, limit_val_batches=0)
+    trainer.fit(make_translator(optimization=Optimization()), make_dates())
+    assert 10 < trainer.callback_metrics["train/tokens_per_second"] < 1e7
+
+
+# Predictions.
+
+
+@pytest.fixture
+def data(make_dates):
+    """Return a data module with lines to predict, of very different lengths."""
+    root = make_dates().root
+    lines = ["Sunday, 30 September 1990", "7.11.1987", "the 3rd of May, 2021", "1999/12/31"] * 3
+    (root / "wanted.text").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    data = make_dates(eval_batch_size=5)
+    data.splits["predict"] = "wanted"
+    return data, lines
+
+
+def test_predictions_are_written_in_the_order_of_the_input(
+    data, trained, predictor, make_trainer, tmp_path, capsys
+):
+    module, lines = data
+    assert isinstance(module, DatesDataModule)
+    writer = PredictionWriter(str(tmp_path / "deep" / "out.txt"))
+    make_trainer(callbacks=[writer]).predict(trained, module)
+    expected = predictor.predict(lines)
+    written = (tmp_path / "deep" / "out.txt").read_text(encoding="utf-8")
+    assert written == "".join(f"{line}\n" for line in expected)
+    assert f"12 predictions written to {tmp_path / 'deep' / 'out.txt'}" in capsys.readouterr().out
+
+
+def test_predictions_go_to_the_folder_of_the_run(data, trained, make_trainer, tmp_path):
+    make_trainer(callbacks=[PredictionWriter()]).predict(trained, data[0])
+    assert len((tmp_path / "predictions.txt").read_text(encoding="utf-8").splitlines()) == 12
