@@ -94,6 +94,6 @@ def collate(examples: list[TranslationExample]) -> Batch:
             torch.tensor([len(example.source) for example in examples]),
         ),
         target=pad_sequences(targets) if targets else None,
-        index=torch.tensor([example.position for example in examples]),
+        indices=torch.tensor([example.position for example in examples]),
         references=tuple((reference,) for reference in references),
     )

@@ -4,14 +4,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from seq2seq.predict import Predictor
+    from seq2seq.predictor import Predictor
 
 __all__ = ["load"]
 
 
 def load(path: str | Path, device: Literal["auto", "cpu", "cuda"] = "auto") -> "Predictor":
-    """Return a predictor for a checkpoint; see ``seq2seq.predict.load``."""
+    """Return a predictor for a checkpoint; see ``seq2seq.predictor.load``."""
     # Imported here so that loader workers, which need only the tokenizer, start quickly.
-    from seq2seq.predict import load as load_predictor
+    from seq2seq.predictor import load as load_predictor
 
     return load_predictor(path, device)

@@ -24,13 +24,13 @@ class Batch(NamedTuple):
         inputs: What the task's encoder takes: a ``TextInput``, a tensor of pictures, ...
         target: Ids ending in ``EOS_ID`` and padded with ``PAD_ID``, int64 ``(batch, time)``;
             None when only the inputs are known.
-        index: Position of each example in its corpus, int64 ``(batch,)``.
+        indices: Position of each example in its corpus, int64 ``(batch,)``.
         references: The raw target texts of each example, for scoring what was decoded.
     """
 
     inputs: Any
     target: Tensor | None
-    index: Tensor
+    indices: Tensor
     references: tuple[tuple[str, ...], ...] = ()
 
     def first(self, rows: int) -> "Batch":
@@ -41,7 +41,7 @@ class Batch(NamedTuple):
             else type(self.inputs)(*(part[:rows] for part in self.inputs))
         )
         target = None if self.target is None else self.target[:rows]
-        return Batch(inputs, target, self.index[:rows], self.references[:rows])
+        return Batch(inputs, target, self.indices[:rows], self.references[:rows])
 
 
 class Memory(NamedTuple):

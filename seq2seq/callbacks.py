@@ -172,7 +172,7 @@ class PredictionWriter(Callback):
         """Keep the best prediction of each row under its place in the input."""
         del trainer, pl_module, batch_idx, dataloader_idx
         rows: list[list[Prediction]] = outputs
-        for index, predictions in zip(batch.index.tolist(), rows, strict=True):
+        for index, predictions in zip(batch.indices.tolist(), rows, strict=True):
             self._texts[index] = predictions[0].text
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -16,7 +15,9 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 import datamodules  # noqa: F401  # makes its classes known by their short names
 import seq2seq.tasks.translation  # noqa: F401
 from seq2seq.callbacks import PredictionWriter, SampleLogger, Throughput
-from seq2seq.errors import find_user_error
+from seq2seq.checkpoints import read_checkpoint
+from seq2seq.errors import CheckpointError, find_user_error
+from seq2seq.tasks.base import CHECKPOINT_KEY
 
 SIGTERM_STATUS = 143
 """128 + 15: what a shell reports for a process that SIGTERM ended."""
@@ -55,6 +56,26 @@ class SequenceCLI(LightningCLI):
         )
         for size in ("vocab_size", "source_vocab_size"):
             parser.link_arguments(f"data.init_args.{size}", f"model.init_args.{size}")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Refuse a checkpoint that cannot be used before Lightning reads it.
+
+        Raises:
+            CheckpointError: If it is missing, damaged, unsafe or of another task.
+        """
+        super().parse_arguments(parser, args)
+        config = self.config.get(self.config.get("subcommand"), self.config)
+        ckpt_path = config.get("ckpt_path")
+        # Lightning's own words (`last`, `best`, `hpc`) have no suffix; URLs are its business too.
+        if ckpt_path is None or "://" in ckpt_path or not Path(ckpt_path).suffix:
+            return
+        task = read_checkpoint(Path(ckpt_path))[CHECKPOINT_KEY]["task"]
+        model = config.model.class_path.rpartition(".")[2]
+        if task != model:
+            raise CheckpointError(
+                f"{ckpt_path}: is a checkpoint of the task {task!r}, and --model is {model!r}. "
+                "Use the configuration it was trained with."
+            )
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Put logs and everything else of a run into its folder, unless told otherwise."""
@@ -136,7 +157,7 @@ def main() -> None:
         mendable = find_user_error(error)
         if mendable is None and not isinstance(error, ArgumentError):
             raise
-        print(f"seq2seq: error: {mendable or error}", file=sys.stderr)
+        sys.stderr.write(f"seq2seq: error: {mendable or error}\n")
         sys.exit(2)
     if cli.trainer.received_sigterm:
         sys.exit(SIGTERM_STATUS)

@@ -75,7 +75,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             )
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad_total: Tensor, _grad_nll: Tensor) -> tuple[Tensor | None, ...]:
         gradients = (
             None if gradient is None else gradient * grad_total for gradient in ctx.saved_tensors
@@ -96,7 +96,9 @@ def _chunked_cross_entropy(
     vocab = len(weight)
     cast_weight = weight.to(features.dtype)
     cast_bias = None if bias is None else bias.to(features.dtype)
-    sums = torch.zeros(2, device=features.device, dtype=torch.promote_types(weight.dtype, torch.float32))
+    sums = torch.zeros(
+        2, device=features.device, dtype=torch.promote_types(weight.dtype, torch.float32)
+    )
     if needs_gradient:
         grad_features = torch.empty_like(features)
         grad_weight = torch.zeros_like(weight)
@@ -125,5 +127,5 @@ def _chunked_cross_entropy(
         else:
             grad_weight += gradient.t() @ features[here]
     if needs_gradient:
-        ctx.save_for_backward(grad_features, grad_weight, grad_bias)
+        ctx.save_for_backward(grad_features, grad_weight, grad_bias)  # type: ignore[arg-type]
     return sums[0], sums[1]

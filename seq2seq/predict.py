@@ -1,181 +1,24 @@
-"""``seq2seq-predict`` and ``seq2seq.load``: use a checkpoint, which carries all that it needs."""
+"""``seq2seq-predict``: decode with a checkpoint, which carries all that it needs."""
 
 import json
 import os
-import pickle
 import queue
 import sys
-import textwrap
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import fields, replace
-from itertools import islice
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TextIO
 
-import torch
 from jsonargparse import ArgumentParser
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from seq2seq.errors import CheckpointError, ConfigError, DataError
+from seq2seq.predictor import SORTED_BATCHES, Device, check_batch_size, load
 from seq2seq.search import SearchError, SearchOptions
-from seq2seq.tasks.base import CHECKPOINT_KEY, Prediction, SequenceTask
-from seq2seq.tasks.translation import Translator
-
-TASKS: dict[str, type[SequenceTask]] = {"Translator": Translator}
-_SORTED_BATCHES = 16  # batches' worth of lines that are sorted by length together
-_ARCHIVE = b"PK\x03\x04"  # how every file that torch.save writes begins: it is a ZIP archive
-_EMPTY = Prediction(text="", score=0.0, tokens=[], token_log_probs=[])
-
-Device = Literal["auto", "cpu", "cuda"]
-
-
-class Predictor:
-    """A trained task, ready for raw inputs.
-
-    Args:
-        task: The task, with its tokenizers.
-        device: Where to run; ``auto`` takes a GPU if there is one.
-    """
-
-    def __init__(self, task: SequenceTask, device: Device = "auto") -> None:
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        elif device == "cuda" and not torch.cuda.is_available():
-            raise ConfigError("--device cuda: no GPU is visible. Use --device cpu or auto.")
-        self.task = task.to(device).eval()
-
-    def predict(self, items: Iterable[str], *, batch_size: int = 64, **decoding: Any) -> list[str]:
-        """Return the best output for each input, in order.
-
-        Args:
-            items: Raw inputs; an empty one gives an empty output.
-            batch_size: How many inputs to decode together; it does not change the outputs.
-            decoding: Fields of ``SearchOptions``, such as ``beam_size=1``.
-
-        Raises:
-            ConfigError: If ``batch_size`` or a decoding option is out of range.
-        """
-        options = replace(self.task.decoding, **decoding)
-        return [best.text for best, *_ in self.stream(items, options, batch_size)]
-
-    def stream(
-        self, items: Iterable[str], options: SearchOptions, batch_size: int = 64
-    ) -> Iterator[list[Prediction]]:
-        """Yield the predictions of each input, best first, in order, reading ahead a little."""
-        _check_batch_size(batch_size)
-        items, done = iter(items), 0
-        while chunk := list(islice(items, batch_size * _SORTED_BATCHES)):
-            yield from self.predict_chunk(chunk, options, batch_size, done)
-            done += len(chunk)
-
-    def predict_chunk(
-        self, items: Sequence[str], options: SearchOptions, batch_size: int = 64, offset: int = 0
-    ) -> list[list[Prediction]]:
-        """Return the predictions of each input, best first.
-
-        Args:
-            items: Raw inputs.
-            options: How to search.
-            batch_size: How many inputs to decode together.
-            offset: Number of inputs before these, so that sampling gives each its own numbers.
-
-        Raises:
-            ConfigError: If ``batch_size`` is less than 1.
-        """
-        _check_batch_size(batch_size)
-        # Inputs of like length share a batch, so that little is spent on padding.
-        order = sorted(
-            (row for row, item in enumerate(items) if item.strip()),
-            key=lambda row: len(items[row]),
-        )
-        predictions: list[list[Prediction]] = [[_EMPTY] for _ in items]
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
-            batch = self.task.collate([items[row] for row in rows])
-            batch = batch._replace(index=torch.tensor([offset + row for row in rows]))
-            batch = self.task.transfer_batch_to_device(batch, self.task.device, 0)
-            for row, found in zip(rows, self.task.predict_batch(batch, options), strict=True):
-                predictions[row] = found
-        return predictions
-
-
-def _check_batch_size(batch_size: int) -> None:
-    if batch_size < 1:
-        raise ConfigError(f"batch_size={batch_size} must be at least 1.")
-
-
-def load(path: str | Path, device: Device = "auto") -> Predictor:
-    """Return a predictor for a checkpoint, without its configuration or training data.
-
-    Args:
-        path: A ``.ckpt`` file that ``seq2seq fit`` wrote.
-        device: Where to run; ``auto`` takes a GPU if there is one.
-
-    Raises:
-        CheckpointError: If the file is missing, damaged, foreign, of another version's format, or
-            holds anything but tensors and plain values (which is refused, not executed).
-    """
-    checkpoint = _read_checkpoint(Path(path))
-    own = checkpoint[CHECKPOINT_KEY]
-    if own["task"] not in TASKS:
-        raise CheckpointError(
-            f"{path}: is a checkpoint of the task {own['task']!r} (seq2seq {own['version']}); this "
-            f"version can predict with {', '.join(TASKS)}."
-        )
-    try:
-        # Lightning adds entries of its own, which begin with an underscore.
-        saved = checkpoint["hyper_parameters"].items()
-        task = TASKS[own["task"]](**{name: value for name, value in saved if name[0] != "_"})
-        task.on_load_checkpoint(checkpoint)
-        task.load_state_dict(checkpoint["state_dict"])
-    except (KeyError, RuntimeError, TypeError, ConfigError, DataError) as error:
-        raise CheckpointError(
-            f"{path}: was written by seq2seq {own['version']} and does not fit this version "
-            f"(see CHANGELOG.md): {textwrap.shorten(str(error), 300)}"
-        ) from error
-    return Predictor(task, device)
-
-
-def _read_checkpoint(path: Path) -> dict[str, Any]:
-    _check_archive(path)
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path}: holds Python objects beside tensors and plain values, or is damaged. It was "
-            "refused and nothing in it was executed. Use a checkpoint that `seq2seq fit` wrote."
-        ) from error
-    # Which error it is depends on the first wrong byte.
-    except Exception as error:
-        raise CheckpointError(
-            f"{path}: is damaged or was not written to its end. Use another one, such as last.ckpt."
-        ) from error
-    own = checkpoint.get(CHECKPOINT_KEY) if isinstance(checkpoint, dict) else None
-    if not isinstance(own, dict) or not {"task", "version"} <= own.keys():
-        raise CheckpointError(
-            f"{path}: is no checkpoint of this project (its entry {CHECKPOINT_KEY!r} is missing). "
-            "Use one that `seq2seq fit` wrote."
-        )
-    return checkpoint  # type: ignore[no-any-return]  # a dictionary, as was just seen
-
-
-def _check_archive(path: Path) -> None:
-    """Refuse what `seq2seq fit` cannot have written, before anything tries to read it."""
-    try:
-        with path.open("rb") as file:
-            beginning = file.read(len(_ARCHIVE))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: there is no such file.") from error
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}.") from error
-    if not _ARCHIVE.startswith(beginning):
-        raise CheckpointError(
-            f"{path}: is no checkpoint, and nothing in it was executed. Use one that `seq2seq fit` "
-            "wrote."
-        )
+from seq2seq.tasks.base import Prediction
 
 
 def read_lines(stream: BinaryIO, name: str) -> Iterator[str]:
@@ -284,7 +127,7 @@ def build_parser() -> ArgumentParser:
     )
     parser.add_argument(
         "--device",
-        type=Literal["auto", "cpu", "cuda"],
+        type=Device,
         default="auto",
         help="auto takes a GPU if there is one.",
     )
@@ -304,7 +147,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
         CheckpointError: If the checkpoint cannot be used.
     """
     options = build_parser().parse_args(arguments)
-    _check_batch_size(options.batch_size)
+    check_batch_size(options.batch_size)
     if options.alignment and options.format != "jsonl":
         raise ConfigError("--alignment has no place in text. Set --format jsonl.")
     names = {field.name for field in fields(SearchOptions)}
@@ -321,7 +164,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
         done = progress.add_task("decoded")
         lines = read_lines(source, "standard input" if options.input == "-" else options.input)
         count = 0
-        for chunk in ready_chunks(lines, options.batch_size * _SORTED_BATCHES):
+        for chunk in ready_chunks(lines, options.batch_size * SORTED_BATCHES):
             found = predictor.predict_chunk(chunk, search_options, options.batch_size, count)
             for item, predictions in zip(chunk, found, strict=True):
                 print(formatter(item, predictions), file=output)

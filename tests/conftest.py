@@ -9,7 +9,7 @@ import torch
 
 import seq2seq
 from datamodules.synthetic import DatesDataModule
-from seq2seq.predict import Predictor
+from seq2seq.predictor import Predictor
 from seq2seq.tasks.options import Optimization
 from seq2seq.tasks.translation import Translator
 

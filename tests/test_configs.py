@@ -13,7 +13,8 @@ NAMES = [str(path.relative_to(CONFIGS)) for path in RECIPES]
 TWO_STEPS = [
     *("--trainer.max_steps", "2", "--trainer.limit_val_batches", "1"),
     *("--trainer.num_sanity_val_steps", "0", "--trainer.accelerator", "cpu"),
-    *("--trainer.enable_progress_bar", "false", "--model.optimization.warmup_steps", "1"),
+    *("--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"),
+    *("--trainer.val_check_interval", "2", "--model.optimization.warmup_steps", "1"),
 ]
 
 

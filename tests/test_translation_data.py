@@ -20,7 +20,7 @@ def test_batches_hold_every_sentence_and_its_translation(root):
     seen = []
     for batch in data.train_dataloader():
         assert batch.references == ()
-        for row, index in enumerate(batch.index.tolist()):
+        for row, index in enumerate(batch.indices.tolist()):
             source = batch.inputs.tokens[row, : batch.inputs.lengths[row]].tolist()
             assert source[-1] == EOS_ID
             text = data.tokenizers["source"].decode(source)
@@ -36,7 +36,7 @@ def test_evaluation_gives_raw_references(root, split):
     data = prepared(root)
     expected = (root / f"{split}.de").read_text().splitlines()
     for batch in getattr(data, f"{split}_dataloader")():
-        assert batch.references == tuple((expected[i],) for i in batch.index.tolist())
+        assert batch.references == tuple((expected[i],) for i in batch.indices.tolist())
 
 
 def test_the_tokenizer_is_trained_on_the_training_split_alone(root):
@@ -110,7 +110,7 @@ def test_only_training_samples(root):
 def test_prediction_reads_the_source_alone_and_keeps_the_order(root):
     (root / "new.en").write_text("".join(f"{line}\n" for line in sentences(9, 6)))
     batches = list(prepared(root, predict="new", eval_batch_size=4).predict_dataloader())
-    assert [batch.index.tolist() for batch in batches] == [[0, 1, 2, 3], [4, 5, 6, 7], [8]]
+    assert [batch.indices.tolist() for batch in batches] == [[0, 1, 2, 3], [4, 5, 6, 7], [8]]
     assert all(batch.target is None and batch.references == () for batch in batches)
 
 
@@ -172,7 +172,7 @@ def test_testing_without_the_training_split_needs_its_tokenizer(root):
     (path,) = (root / ".seq2seq_cache").glob("tokenizer-*.model")
     data = prepared(root, source_tokenizer=str(path), target_tokenizer=str(path))
     assert data.tokenizers["source"].fingerprint == before.fingerprint
-    assert sum(len(batch.index) for batch in data.test_dataloader()) == 7
+    assert sum(len(batch.indices) for batch in data.test_dataloader()) == 7
 
 
 def test_a_given_tokenizer_must_be_able_to_sample(root, tmp_path):

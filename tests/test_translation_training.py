@@ -28,7 +28,7 @@ class Recorder(LightningModule):
         pass
 
     def predict_step(self, batch):
-        return batch.index.tolist()
+        return batch.indices.tolist()
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.1)
@@ -106,11 +106,11 @@ class RankRecorder(Recorder):
         self.indices = {"train": [], "val": []}
 
     def training_step(self, batch):
-        self.indices["train"].append(batch.index.tolist())
+        self.indices["train"].append(batch.indices.tolist())
         return self.weight.sum()
 
     def validation_step(self, batch):
-        self.indices["val"].append(batch.index.tolist())
+        self.indices["val"].append(batch.indices.tolist())
 
     def on_fit_end(self):
         (self.folder / f"{self.global_rank}.json").write_text(json.dumps(self.indices))

@@ -21,7 +21,7 @@ class DecoderState(NamedTuple):
     fed: Tensor | None = None
 
     def select(self, index: Tensor) -> "DecoderState":
-        """Return the rows of ``index``, int64 ``(rows,)``, in that order, as a beam search needs."""
+        """Return the rows of ``index``, int64 ``(rows,)``, in that order, as search asks."""
         fed = None if self.fed is None else self.fed.index_select(0, index)
         return DecoderState(tuple(part.index_select(1, index) for part in self.recurrent), fed)
 

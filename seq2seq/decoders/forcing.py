@@ -61,8 +61,8 @@ def decode_target(
         memory: Encoder output of the same rows.
         ratio: Probability that an input is the target's; with 1 nothing is sampled.
         method: ``step`` samples from what the decoder really read before; ``parallel`` samples
-            from a first pass that read the target (two whole-sequence passes, much faster; Mihaylova
-            and Martins 2019, arXiv:1906.07651, section 3.1).
+            from a first pass that read the target, which is two whole-sequence passes and much
+            faster (Mihaylova and Martins 2019, arXiv:1906.07651, section 3.1).
         generator: Source of the random choices, on the target's device.
     """
     inputs = shift_right(target)
@@ -90,7 +90,8 @@ def _decode_by_step(
 ) -> DecoderOutput:
     state = decoder.init_state(memory)
     token = inputs[:, :1]
-    features, attentions = [], []
+    features: list[Tensor] = []
+    attentions: list[Tensor] = []
     for position in range(inputs.shape[1]):
         if position:
             with torch.no_grad():

@@ -180,7 +180,9 @@ class RecurrentDecoder(Decoder):
         assert self.attention is not None
         rows, time, _ = query.shape
         # Beams of one sentence are further queries to the same memory: nothing is copied.
-        context, weights = self.attention(query.reshape(len(memory.mask), -1, query.shape[-1]), memory)
+        context, weights = self.attention(
+            query.reshape(len(memory.mask), -1, query.shape[-1]), memory
+        )
         return context.view(rows, time, -1), weights.view(rows, time, -1)
 
 

@@ -1,6 +1,7 @@
 """Dot, bilinear and additive attention; stateless, for one step or all steps at once."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -102,7 +103,7 @@ class AdditiveAttention(Attention):
         return scores.squeeze(-1)
 
 
-ATTENTIONS: dict[str, type[Attention]] = {
+ATTENTIONS: dict[str, Callable[[int, int], Attention]] = {
     "dot": DotAttention,
     "bilinear": BilinearAttention,
     "additive": AdditiveAttention,
@@ -119,5 +120,4 @@ def build_attention(kind: AttentionKind, query_size: int, memory_size: int) -> A
         return None
     if kind not in ATTENTIONS:
         raise ConfigError(f"attention is {kind!r}; choose one of none, {', '.join(ATTENTIONS)}.")
-    attention = ATTENTIONS[kind]
-    return attention(query_size, memory_size)  # type: ignore[call-arg]  # each subclass takes these
+    return ATTENTIONS[kind](query_size, memory_size)

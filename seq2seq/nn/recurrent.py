@@ -1,5 +1,6 @@
 """tanh RNN, GRU and LSTM stacks behind one state type; the only place that knows the cells."""
 
+from collections.abc import Callable
 from typing import Literal, get_args
 
 import torch
@@ -12,7 +13,7 @@ Cell = Literal["rnn", "gru", "lstm"]
 RecurrentState = tuple[Tensor, ...]
 """Parts of a state, each ``(layers * directions, batch, hidden)``: an LSTM has two, others one."""
 
-_LAYERS: dict[str, type[nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
+_LAYERS: dict[str, Callable[..., nn.Module]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 _GATES = {"rnn": 1, "gru": 3, "lstm": 4}
 assert set(_LAYERS) == set(get_args(Cell))
 

@@ -54,6 +54,10 @@ class Prediction(NamedTuple):
     source_tokens: list[str] | None = None
 
 
+NOTHING = Prediction(text="", score=0.0, tokens=[], token_log_probs=[])
+"""What is predicted for an empty input, without asking the model."""
+
+
 class SequenceTask(pl.LightningModule, ABC):
     """An encoder, a decoder, and how they learn and are used.
 
@@ -256,7 +260,7 @@ class SequenceTask(pl.LightningModule, ABC):
             len(memory.mask),
             options,
             max_lengths=self.max_lengths(batch),
-            indices=batch.index,
+            indices=batch.indices,
             device=self.device,
         )
 

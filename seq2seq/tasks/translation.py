@@ -16,7 +16,7 @@ from seq2seq.nn.embedding import TokenEmbedding, load_embeddings
 from seq2seq.nn.recurrent import Cell
 from seq2seq.search import Hypothesis, SearchOptions
 from seq2seq.sequences import EOS_ID, pad_sequences
-from seq2seq.tasks.base import NOT_SAVED, Prediction, SequenceTask
+from seq2seq.tasks.base import NOT_SAVED, NOTHING, Prediction, SequenceTask
 from seq2seq.tasks.options import Optimization, TeacherForcing
 
 TiedWeights = Literal["none", "output", "all"]
@@ -179,12 +179,14 @@ class Translator(SequenceTask):
         return Batch(TextInput(pad_sequences(rows), lengths), None, torch.arange(len(rows)))
 
     def present(self, batch: Batch, row: int, hypothesis: Hypothesis) -> Prediction:
-        """Turn ids into text."""
+        """Turn ids into text; an empty source, which is a lone EOS, gives an empty one."""
+        length = int(batch.inputs.lengths[row])
+        if length == 1:
+            return NOTHING
         target = self.tokenizers["target"]
         ids = hypothesis.tokens + [EOS_ID] * hypothesis.is_finished
         source_tokens = attention = None
         if hypothesis.attention is not None:
-            length = int(batch.inputs.lengths[row])
             source_ids = batch.inputs.tokens[row, :length].tolist()
             source_tokens = self.tokenizers["source"].pieces(source_ids)
             attention = hypothesis.attention[:, :length]
@@ -205,7 +207,7 @@ class Translator(SequenceTask):
     def update_metrics(self, batch: Batch, predictions: list[Prediction]) -> None:
         """Add decoded texts to the corpus."""
         texts = [prediction.text for prediction in predictions]
-        self.metric.update(batch.index, texts, batch.references)
+        self.metric.update(batch.indices, texts, batch.references)
 
     def compute_metrics(self) -> dict[str, float]:
         """Return corpus BLEU, chrF and exact match."""

@@ -20,7 +20,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from datamodules import TranslationDataModule
 from seq2seq.batches import Batch
-from seq2seq.predict import Predictor
+from seq2seq.predictor import Predictor
 from seq2seq.sequences import PAD_ID, shift_right
 from seq2seq.tasks.options import Optimization
 from seq2seq.tasks.translation import Translator

@@ -2,11 +2,11 @@ import math
 
 import pytest
 import torch
+from test_recurrent_decoder import BATCH, TIME, VOCAB, decoder, memory
 from torch import nn
 
 from seq2seq.decoders.forcing import decode_target, teacher_forcing_ratio
 from seq2seq.sequences import BOS_ID, EOS_ID, shift_right
-from test_recurrent_decoder import BATCH, TIME, VOCAB, decoder, memory
 
 TARGET = torch.tensor([[5, 6, 7, 8, EOS_ID], [9, 4, EOS_ID, 0, 0], [4, 10, 5, EOS_ID, 0]])
 
@@ -63,9 +63,7 @@ def test_full_teacher_forcing_reads_the_shifted_target():
 @pytest.mark.parametrize("feed", ["output", "layer", "input"])
 def test_the_output_belongs_to_the_inputs_that_were_read(method, feed):
     model, recorder = recording_decoder(feed=feed)
-    output = decode_target(
-        model, TARGET, memory(), ratio=0.5, method=method, generator=generator()
-    )
+    output = decode_target(model, TARGET, memory(), ratio=0.5, method=method, generator=generator())
     read = recorder.seen[-1] if method == "parallel" else torch.cat(recorder.seen, dim=1)
     assert read.shape == (BATCH, TIME)
     assert (read[:, 0] == BOS_ID).all()
@@ -77,9 +75,7 @@ def test_the_output_belongs_to_the_inputs_that_were_read(method, feed):
 def test_the_same_seed_makes_the_same_choices(method):
     def read(seed):
         model, recorder = recording_decoder()
-        decode_target(
-            model, TARGET, memory(), ratio=0.5, method=method, generator=generator(seed)
-        )
+        decode_target(model, TARGET, memory(), ratio=0.5, method=method, generator=generator(seed))
         return torch.cat(recorder.seen[-TIME if method == "step" else -1 :], dim=1)
 
     assert torch.equal(read(1), read(1))
@@ -114,8 +110,6 @@ def test_step_sampling_draws_from_the_decoders_own_distribution():
 @pytest.mark.parametrize("method", ["parallel", "step"])
 def test_no_gradient_flows_through_the_sampling(method):
     model, _ = recording_decoder()
-    output = decode_target(
-        model, TARGET, memory(), ratio=0.5, method=method, generator=generator()
-    )
+    output = decode_target(model, TARGET, memory(), ratio=0.5, method=method, generator=generator())
     output.features.sum().backward()
     assert model.output_layer.weight.grad is None

@@ -125,7 +125,9 @@ def test_later_inputs_do_not_reach_earlier_outputs():
     model, source, inputs = decoder(), memory(), tokens()
     changed = inputs.clone()
     changed[:, 3:] = 1
-    torch.testing.assert_close(model(changed, source).features[:, :3], model(inputs, source).features[:, :3])
+    torch.testing.assert_close(
+        model(changed, source).features[:, :3], model(inputs, source).features[:, :3]
+    )
 
 
 def test_select_reorders_and_detach_cuts_the_graph():
@@ -159,7 +161,12 @@ def test_the_initial_state_is_made_from_the_summary():
 def test_all_problems_of_the_options_come_together():
     with pytest.raises(ConfigError) as error:
         decoder(cell="sru", attention="cosine", feed="front", num_layers=0)
-    for problem in ("cell is 'sru'", "attention is 'cosine'", "feed is 'front'", "at least one layer"):
+    for problem in (
+        "cell is 'sru'",
+        "attention is 'cosine'",
+        "feed is 'front'",
+        "at least one layer",
+    ):
         assert problem in str(error.value)
 
 

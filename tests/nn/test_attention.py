@@ -28,7 +28,11 @@ def test_weights_are_a_distribution_over_real_positions(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_stands_on_padding_changes_nothing(kind):
-    attention, query, source = build_attention(kind, SIZE, SIZE), torch.randn(BATCH, TIME, SIZE), memory()
+    attention, query, source = (
+        build_attention(kind, SIZE, SIZE),
+        torch.randn(BATCH, TIME, SIZE),
+        memory(),
+    )
     noisy = source._replace(
         values=torch.where(source.mask.unsqueeze(2), source.values, torch.full((), 1e4))
     )
@@ -37,7 +41,11 @@ def test_what_stands_on_padding_changes_nothing(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_keys_computed_once_give_the_same(kind):
-    attention, query, source = build_attention(kind, SIZE, SIZE), torch.randn(BATCH, TIME, SIZE), memory()
+    attention, query, source = (
+        build_attention(kind, SIZE, SIZE),
+        torch.randn(BATCH, TIME, SIZE),
+        memory(),
+    )
     prepared = source._replace(keys=attention.keys(source.values))
     torch.testing.assert_close(attention(query, prepared), attention(query, source))
 
@@ -57,11 +65,18 @@ def test_dot_scores_are_inner_products():
 
 
 def test_additive_scores_follow_the_paper():
-    attention, source, query = build_attention("additive", 7, SIZE), memory((5, 5, 5)), torch.randn(BATCH, 1, 7)
+    attention, source, query = (
+        build_attention("additive", 7, SIZE),
+        memory((5, 5, 5)),
+        torch.randn(BATCH, 1, 7),
+    )
     _, weights = attention(query, source)
     first = attention.query.weight @ query[0, 0] + attention.query.bias
     scores = torch.stack(
-        [attention.weight.weight[0] @ torch.tanh(first + attention.key.weight @ value) for value in source.values[0]]
+        [
+            attention.weight.weight[0] @ torch.tanh(first + attention.key.weight @ value)
+            for value in source.values[0]
+        ]
     )
     torch.testing.assert_close(weights[0, 0], scores.softmax(dim=0))
 

@@ -44,7 +44,10 @@ def test_a_vector_fills_the_word_and_the_piece_that_begins_a_word(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("cat 1 2 3\n", r"vectors.txt:1: the vector has 3 values, the model expects 2.*embedding_size 3"),
+        (
+            "cat 1 2 3\n",
+            r"vectors.txt:1: the vector has 3 values, the model expects 2.*embedding_size 3",
+        ),
         ("dog 1 2\ncat 1 x\n", r"vectors.txt:2: not a vector of numbers"),
     ],
 )
@@ -54,5 +57,5 @@ def test_a_wrong_vector_is_named(tmp_path, text, message):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(DataError, match="absent.txt: cannot read the embeddings"):
+    with pytest.raises(DataError, match=r"absent\.txt: cannot read the embeddings"):
         load_embeddings(TokenEmbedding(7, 2), tmp_path / "absent.txt", PIECES)

@@ -158,7 +158,7 @@ def test_the_loss_of_a_batch_is_that_of_its_tokens(label_smoothing):
 def test_further_padding_does_not_change_the_loss():
     task, batch = translator(), text_batch()
     wider = TextInput(torch.nn.functional.pad(batch.inputs.tokens, (0, 2)), batch.inputs.lengths)
-    padded = Batch(wider, torch.nn.functional.pad(batch.target, (0, 3)), batch.index)
+    padded = Batch(wider, torch.nn.functional.pad(batch.target, (0, 3)), batch.indices)
     torch.testing.assert_close(task.compute_loss(padded), task.compute_loss(batch))
 
 
