@@ -9,9 +9,13 @@ if TYPE_CHECKING:
 __all__ = ["load"]
 
 
-def load(path: str | Path, device: Literal["auto", "cpu", "cuda"] = "auto") -> "Predictor":
+def load(
+    path: str | Path,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    precision: Literal["32", "bf16"] = "32",
+) -> "Predictor":
     """Return a predictor for a checkpoint; see ``seq2seq.predictor.load``."""
     # Imported here so that loader workers, which need only the tokenizer, start quickly.
     from seq2seq.predictor import load as load_predictor
 
-    return load_predictor(path, device)
+    return load_predictor(path, device, precision)

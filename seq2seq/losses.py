@@ -9,8 +9,8 @@ from torch.nn import functional
 
 from seq2seq.sequences import PAD_ID
 
-# Scores of one chunk: small enough for the last cache of a CPU, large enough to fill a GPU.
-_CHUNK_SCORES = {"cpu": 2**20, "cuda": 2**26}
+# Scores of one chunk: small enough for the last cache of a CPU , large enough to fill a GPU.
+_CHUNK_SCORES = {"cpu": 2**22, "cuda": 2**26}
 
 
 class SequenceLoss(NamedTuple):
@@ -93,33 +93,36 @@ def _chunked_cross_entropy(
 ) -> tuple[Tensor, Tensor]:
     """Compute both sums, and leave the gradients of the first in ``ctx``."""
     needs_gradient = any(ctx.needs_input_grad[:3])  # type: ignore[attr-defined]
-    vocab = len(weight)
+    vocab, count = len(weight), len(features)
+    share = label_smoothing / vocab  # of the target probability, for each token of the vocabulary
     cast_weight = weight.to(features.dtype)
     cast_bias = None if bias is None else bias.to(features.dtype)
-    sums = torch.zeros(
-        2, device=features.device, dtype=torch.promote_types(weight.dtype, torch.float32)
-    )
+    precise = torch.promote_types(weight.dtype, torch.float32)
+    sums = torch.zeros(2, device=features.device, dtype=precise)
     if needs_gradient:
         grad_features = torch.empty_like(features)
         grad_weight = torch.zeros_like(weight)
-        grad_bias = None if bias is None else torch.zeros_like(bias)
+        grad_scores = torch.zeros(vocab, device=features.device, dtype=precise)
     rows = max(1, _CHUNK_SCORES.get(features.device.type, 2**26) // vocab)
-    for start in range(0, len(features), rows):
+    for start in range(0, count, rows):
         here = slice(start, start + rows)
         label = labels[here].unsqueeze(1)
-        scores = functional.linear(features[here], cast_weight, cast_bias).to(sums.dtype)
-        normaliser = scores.logsumexp(dim=-1, keepdim=True)  # (rows, 1)
-        nll = (normaliser - scores.gather(1, label)).sum()
-        uniform = (normaliser.sum() - scores.sum() / vocab) if label_smoothing else nll
-        sums += torch.stack([(1 - label_smoothing) * nll + label_smoothing * uniform, nll])
+        scores = functional.linear(features[here], cast_weight, cast_bias).to(precise)
+        gradient = scores.softmax(dim=-1)
+        # The likeliest token has probability exp(its score - normaliser), which cannot underflow.
+        normaliser = scores.amax(dim=-1) - gradient.amax(dim=-1).log()
+        nll = (normaliser - scores.gather(1, label).squeeze(1)).sum()
+        total = (1 - label_smoothing) * nll
+        if label_smoothing:
+            total = total + label_smoothing * normaliser.sum() - share * scores.sum()
+        sums += torch.stack([total, nll])
         if not needs_gradient:
             continue
-        gradient = scores.sub_(normaliser).exp_()  # softmax, in the place of the scores
-        if label_smoothing:
-            gradient -= label_smoothing / vocab
-        gradient.scatter_add_(1, label, torch.full_like(normaliser, label_smoothing - 1))
-        if grad_bias is not None:
-            grad_bias += gradient.sum(dim=0)
+        # The gradient of the scores is softmax - (1 - smoothing) one-hot - share; the last term is
+        # the same everywhere and comes after the loop, without another pass over the scores.
+        taken = torch.full_like(normaliser, label_smoothing - 1).unsqueeze(1)
+        gradient.scatter_add_(1, label, taken)
+        grad_scores += gradient.sum(dim=0)
         gradient = gradient.to(features.dtype)
         torch.mm(gradient, cast_weight, out=grad_features[here])
         if gradient.dtype == grad_weight.dtype:
@@ -127,5 +130,10 @@ def _chunked_cross_entropy(
         else:
             grad_weight += gradient.t() @ features[here]
     if needs_gradient:
+        if label_smoothing:
+            grad_features -= share * cast_weight.sum(dim=0)
+            grad_weight -= share * features.sum(dim=0)
+            grad_scores -= share * count
+        grad_bias = None if bias is None else grad_scores.to(bias.dtype)
         ctx.save_for_backward(grad_features, grad_weight, grad_bias)  # type: ignore[arg-type]
     return sums[0], sums[1]

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from seq2seq.errors import CheckpointError, ConfigError, DataError
-from seq2seq.predictor import SORTED_BATCHES, Device, check_batch_size, load
+from seq2seq.predictor import SORTED_BATCHES, Device, Precision, check_batch_size, load
 from seq2seq.search import SearchError, SearchOptions
 from seq2seq.tasks.base import Prediction
 
@@ -131,6 +131,12 @@ def build_parser() -> ArgumentParser:
         default="auto",
         help="auto takes a GPU if there is one.",
     )
+    parser.add_argument(
+        "--precision",
+        type=Precision,
+        default="32",
+        help="bf16 is quicker where the hardware has it, and changes scores a little.",
+    )
     parser.add_class_arguments(SearchOptions, skip={"return_attention"})
     return parser
 
@@ -155,7 +161,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
         **{name: value for name, value in vars(options).items() if name in names},
         return_attention=options.alignment,
     )
-    predictor = load(options.ckpt_path, options.device)
+    predictor = load(options.ckpt_path, options.device, options.precision)
     formatter = FORMATS[options.format]
     with ExitStack() as stack:
         source = _open_input(options.input, stack)

@@ -231,3 +231,14 @@ def test_what_came_before_an_error_is_not_lost(tmp_path):
         with pytest.raises(DataError, match=r"in\.txt:3: is not UTF-8 \(byte 4 of the line\)"):
             found.extend(line for chunk in chunks for line in chunk)
     assert found == ["one", "two"]
+
+
+def test_bf16_changes_scores_a_little_and_learned_outputs_not_at_all(predictor, checkpoint):
+    mixed = seq2seq.load(checkpoint, "cpu", "bf16")
+    exact = [best for best, *_ in predictor.stream(WRITTEN, OPTIONS["beam"])]
+    found = [best for best, *_ in mixed.stream(WRITTEN, OPTIONS["beam"])]
+    sure = [row for row, best in enumerate(exact) if best.score > -0.1]
+    assert len(sure) > len(WRITTEN) / 2
+    assert [found[row].text for row in sure] == [exact[row].text for row in sure]
+    scores = torch.tensor([found[row].score - exact[row].score for row in sure])
+    assert 0 < scores.abs().max() < 0.05

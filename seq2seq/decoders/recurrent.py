@@ -9,7 +9,8 @@ from seq2seq.batches import Memory
 from seq2seq.decoders.base import Decoder, DecoderOutput, DecoderState, StepOutput
 from seq2seq.errors import ConfigError, raise_together
 from seq2seq.nn.attention import AttentionKind, build_attention
-from seq2seq.nn.recurrent import Cell, RecurrentStack, SequenceDropout, state_parts
+from seq2seq.nn.dropout import SequenceDropout
+from seq2seq.nn.recurrent import Cell, RecurrentStack, state_parts
 
 Feed = Literal["output", "layer", "input"]
 

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from seq2seq.batches import Memory, TextInput
-from seq2seq.nn.recurrent import Cell, RecurrentStack, SequenceDropout
+from seq2seq.nn.dropout import SequenceDropout
+from seq2seq.nn.recurrent import Cell, RecurrentStack
 from seq2seq.sequences import lengths_to_mask
 
 

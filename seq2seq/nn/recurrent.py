@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from seq2seq.errors import ConfigError
+from seq2seq.nn.dropout import SequenceDropout
 
 Cell = Literal["rnn", "gru", "lstm"]
 RecurrentState = tuple[Tensor, ...]
@@ -27,30 +28,6 @@ def state_parts(cell: Cell) -> int:
     if cell not in _LAYERS:
         raise ConfigError(f"cell is {cell!r}; choose one of {', '.join(_LAYERS)}.")
     return 2 if cell == "lstm" else 1
-
-
-class SequenceDropout(nn.Module):
-    """Dropout over ``(batch, time, size)``, optionally with one mask for all time steps.
-
-    Args:
-        rate: Probability of dropping a value.
-        is_variational: Drop the same values at every time step of a sequence.
-
-    Source: Gal and Ghahramani 2016, arXiv:1512.05287, section 4.
-    """
-
-    def __init__(self, rate: float, is_variational: bool = False) -> None:
-        super().__init__()
-        self.rate = rate
-        self.is_variational = is_variational
-
-    def forward(self, values: Tensor) -> Tensor:
-        """Return ``values`` with some zeroed and the rest scaled up, in training only."""
-        if not self.training or self.rate == 0:
-            return values
-        if not self.is_variational:
-            return nn.functional.dropout(values, self.rate)
-        return values * nn.functional.dropout(torch.ones_like(values[:, :1]), self.rate)
 
 
 class RecurrentStack(nn.Module):

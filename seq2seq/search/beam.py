@@ -79,8 +79,8 @@ def beam_search(request: Request[StateT]) -> list[list[Hypothesis]]:
     At each step the ``2 * beam_size`` best continuations of a sentence are ranked. Those that end
     and are among the first ``beam_size`` are finished; the best ``beam_size`` that do not end go
     on. A sentence is done with ``beam_size`` finished hypotheses, when no partial one can still
-    beat the worst of its ``n_best``, or at its length limit. What is cut there competes with the
-    finished by score alone.
+    beat the worst of its ``n_best`` (see ``SearchOptions.early_stopping``), or at its length limit.
+    What is cut there competes with the finished by score alone.
     """
     return _BeamSearch(request).run()
 
@@ -201,10 +201,11 @@ def _first_rows(totals: Tensor) -> Tensor:
 
 
 def _bound(best: Tensor, limits: Tensor, position: int, options: SearchOptions) -> Tensor:
-    """Return a score that no continuation of partial outputs can exceed, ``(sentences,)``.
+    """Return the score that a sentence's partial outputs are taken to reach, ``(sentences,)``.
 
-    A log-probability only falls, and counts for most at the length with the weakest penalty. The
-    coverage penalty is at most 0.
+    A log-probability only falls, and counts for most at the length with the weakest penalty; with
+    early stopping it is taken at the length it has. The coverage penalty is at most 0.
     """
-    lengths = limits if options.length_penalty > 0 else limits.clamp(max=position + 2)
+    may_gain = options.length_penalty > 0 and not options.early_stopping
+    lengths = limits if may_gain else limits.clamp(max=position + 2)
     return normalise(best, lengths, options)

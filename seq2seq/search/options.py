@@ -28,6 +28,9 @@ class SearchOptions:
         coverage_penalty: Weight of the penalty on parts of the input that got little attention
             (beta of arXiv:1609.08144, equation 14); 0 is none. Changes the score of whole outputs,
             not which partial ones are followed.
+        early_stopping: End a sentence as soon as no partial output, were it to end now at no cost,
+            would beat the worst of its ``n_best``. Without, only when none can ever beat it, which
+            costs more steps and seldom finds a better output. Matters with a length penalty.
         no_repeat_ngram: Size of the n-grams that may not occur twice in an output; 0 allows all.
         banned_tokens: Ids that no output may contain.
         temperature: Divides the scores that ``sample`` draws from; less than 1 sharpens.
@@ -51,6 +54,7 @@ class SearchOptions:
     length_penalty: float = 1.0
     length_penalty_type: LengthPenalty = "power"
     coverage_penalty: float = 0.0
+    early_stopping: bool = True
     no_repeat_ngram: int = 0
     banned_tokens: list[int] = field(default_factory=list)
     temperature: float = 1.0
