@@ -237,7 +237,7 @@ def test_bf16_changes_scores_a_little_and_learned_outputs_not_at_all(predictor, 
     mixed = seq2seq.load(checkpoint, "cpu", "bf16")
     exact = [best for best, *_ in predictor.stream(WRITTEN, OPTIONS["beam"])]
     found = [best for best, *_ in mixed.stream(WRITTEN, OPTIONS["beam"])]
-    sure = [row for row, best in enumerate(exact) if best.score > -0.1]
+    sure = [row for row, best in enumerate(exact) if best.score > -0.2]
     assert len(sure) > len(WRITTEN) / 2
     assert [found[row].text for row in sure] == [exact[row].text for row in sure]
     scores = torch.tensor([found[row].score - exact[row].score for row in sure])

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from seq2seq.errors import ConfigError
-from seq2seq.nn.recurrent import RecurrentStack, SequenceDropout
+from seq2seq.nn.recurrent import RecurrentStack
 
 CELLS = ["rnn", "gru", "lstm"]
 REFERENCES = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
@@ -90,20 +90,3 @@ def test_recurrent_matrices_begin_orthogonal():
 def test_an_unknown_cell_is_named():
     with pytest.raises(ConfigError, match="cell is 'sru'; choose one of rnn, gru, lstm"):
         stack("sru")
-
-
-def test_variational_dropout_drops_the_same_values_at_every_step():
-    dropped = SequenceDropout(0.5, is_variational=True)(torch.ones(BATCH, TIME, 40))
-    assert set(dropped.unique().tolist()) == {0.0, 2.0}
-    assert (dropped == dropped[:, :1]).all()
-    assert not (dropped[0] == dropped[1]).all()
-
-
-def test_plain_dropout_drops_other_values_at_every_step():
-    dropped = SequenceDropout(0.5)(torch.ones(BATCH, TIME, 40))
-    assert not (dropped == dropped[:, :1]).all()
-
-
-def test_dropout_does_nothing_in_evaluation():
-    values = torch.ones(BATCH, TIME, INPUTS)
-    assert SequenceDropout(0.5).eval()(values) is values
