@@ -54,7 +54,7 @@ class SearchOptions:
     length_penalty: float = 1.0
     length_penalty_type: LengthPenalty = "power"
     coverage_penalty: float = 0.0
-    early_stopping: bool = True
+    early_stopping: bool = False
     no_repeat_ngram: int = 0
     banned_tokens: list[int] = field(default_factory=list)
     temperature: float = 1.0

@@ -113,11 +113,12 @@ def test_search_stops_when_nothing_can_win_any_more() -> None:
 def test_early_stopping_decides_whether_search_waits_for_a_longer_output() -> None:
     # After one step the empty output leads (-0.51), and A could only reach -0.60 at the next.
     table = {(): {END: 0.6, A: 0.3, B: 0.1}, (A,): {A: 1.0}, (A, A): {A: 1.0}}
-    patient = SearchOptions(beam_size=3, max_length=9, early_stopping=False)
+    patient = SearchOptions(beam_size=3, max_length=9)
     best = table_model(table).best(patient)
     assert best.tokens == [A, A, A]
     assert best.score == pytest.approx(math.log(0.3) / 4)
-    hasty = table_model(table).best(SearchOptions(beam_size=3, max_length=9))
+    hurried = SearchOptions(beam_size=3, max_length=9, early_stopping=True)
+    hasty = table_model(table).best(hurried)
     assert hasty.tokens == []
     assert hasty.score == pytest.approx(math.log(0.6))
 
