@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from itertools import cycle, islice
+from pathlib import Path
+from typing import get_args
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -20,7 +22,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from datamodules import TranslationDataModule
 from seq2seq.batches import Batch
-from seq2seq.predictor import Predictor
+from seq2seq.predictor import Precision, Predictor
 from seq2seq.sequences import PAD_ID, shift_right
 from seq2seq.tasks.options import Optimization
 from seq2seq.tasks.translation import Translator
@@ -135,45 +137,54 @@ def main() -> None:
     loader = data.train_dataloader()
     batches = list(loader)
 
-    name = torch.cuda.get_device_name() if options.device == "cuda" else platform.processor()
-    print(f"{options.device} ({name}), {options.threads} threads, torch {torch.__version__}")
+    print(f"{device_name(options.device)}, {options.threads} threads, torch {torch.__version__}")
     print(f"padding in length-sorted batches: {loader.batch_sampler.padding_share:.1%}\n")
-    print("| training | target tokens/s | ratio |\n| --- | ---: | ---: |")
-    rows = [
-        ("feed input, one step() per position", "input", step_loop_loss, None),
-        ("feed input, output layer once", "input", parallel_loss, None),
-        ("feed output, parallel", "output", parallel_loss, None),
-        ("feed output, parallel, bf16", "output", parallel_loss, torch.bfloat16),
-    ]
-    baseline = 0.0
-    for label, feed, loss, precision in rows:
-        translator = build(feed, data.tokenizers).to(options.device)
-        rate = train(translator, cycle(batches), options.batches, loss, precision)
-        baseline = baseline or rate
-        print(f"| {label} | {rate:,.0f} | {rate / baseline:.2f} |", flush=True)
+    print("| training, target tokens/s | float32 | ratio | bf16 | ratio |")
+    print("| --- | ---: | ---: | ---: | ---: |")
+    baselines: dict[torch.dtype | None, float] = {}
+    for label, feed, loss in [
+        ("`feed: input`, one `step()` per position", "input", step_loop_loss),
+        ("`feed: input`, output layer once", "input", parallel_loss),
+        ("`feed: output`, parallel", "output", parallel_loss),
+    ]:
+        cells = []
+        for precision in (None, torch.bfloat16):
+            translator = build(feed, data.tokenizers).to(options.device)
+            rate = train(translator, cycle(batches), options.batches, loss, precision)
+            baseline = baselines.setdefault(precision, rate)
+            cells += [f"{rate:,.0f}", f"{rate / baseline:.2f}"]
+        print(f"| {label} | {' | '.join(cells)} |", flush=True)
 
-    # Trained in bf16, to have it done sooner; decoding runs in float32.
+    # Trained in bf16, to have it done sooner.
     translator = build("output", data.tokenizers).to(options.device)
-    train(
-        translator,
-        cycle(batches),
-        options.epochs * len(batches) - WARMUP_BATCHES,
-        parallel_loss,
-        torch.bfloat16,
-    )
-    predictor = Predictor(translator, options.device)
+    steps = options.epochs * len(batches) - WARMUP_BATCHES
+    train(translator, cycle(batches), steps, parallel_loss, torch.bfloat16)
     texts = [pair.source for pair in data.pairs("test")]
-    print(f"\n| decoding {len(texts)} sentences | sentences/s | ratio |\n| --- | ---: | ---: |")
-    baseline = 0.0
+    print(f"\n| decoding {len(texts)} sentences, sentences/s | float32 | ratio | bf16 | ratio |")
+    print("| --- | ---: | ---: | ---: | ---: |")
+    rates: dict[Precision, float] = {}
     for label, beam_size, batch_size in [
         ("beam 5, one at a time", 5, 1),
         ("beam 5", 5, SENTENCES),
         ("greedy", 1, SENTENCES),
     ]:
         some = texts[:100] if batch_size == 1 else texts
-        rate = translate(predictor, some, beam_size, batch_size)
-        baseline = baseline or rate
-        print(f"| {label} | {rate:,.0f} | {rate / baseline:.2f} |", flush=True)
+        cells = []
+        for mode in get_args(Precision):
+            predictor = Predictor(translator, options.device, mode)
+            rate = translate(predictor, some, beam_size, batch_size)
+            baseline = rates.setdefault(mode, rate)
+            cells += [f"{rate:,.0f}", f"{rate / baseline:.2f}"]
+        print(f"| {label} | {' | '.join(cells)} |", flush=True)
+
+
+def device_name(device: str) -> str:
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text().splitlines() if information.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 if __name__ == "__main__":
