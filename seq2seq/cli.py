@@ -84,7 +84,9 @@ class SequenceCLI(LightningCLI):
         if options.get("default_root_dir") is None:
             kwargs["default_root_dir"] = run_dir
         if options.get("logger") is None:
-            kwargs["logger"] = TensorBoardLogger(run_dir, name=None, version="")
+            kwargs["logger"] = TensorBoardLogger(
+                run_dir, name=None, version="", default_hp_metric=False
+            )
         return super().instantiate_trainer(**kwargs)
 
     def after_fit(self) -> None:
