@@ -1,5 +1,6 @@
 """``seq2seq {fit,validate,test,predict}``: the Lightning CLI over this project's tasks and data."""
 
+import logging
 import sys
 import warnings
 from argparse import ArgumentError
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+from jsonargparse import Namespace
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -16,7 +18,7 @@ import datamodules  # noqa: F401  # makes its classes known by their short names
 import seq2seq.tasks.translation  # noqa: F401
 from seq2seq.callbacks import PredictionWriter, SampleLogger, Throughput
 from seq2seq.checkpoints import read_checkpoint
-from seq2seq.errors import CheckpointError, find_user_error
+from seq2seq.errors import CheckpointError, ConfigError, find_user_error
 from seq2seq.tasks.base import CHECKPOINT_KEY
 
 SIGTERM_STATUS = 143
@@ -58,24 +60,27 @@ class SequenceCLI(LightningCLI):
             parser.link_arguments(f"data.init_args.{size}", f"model.init_args.{size}")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Refuse a checkpoint that cannot be used before Lightning reads it.
+        """Check what Lightning would find out late, or not at all.
 
         Raises:
-            CheckpointError: If it is missing, damaged, unsafe or of another task.
+            CheckpointError: If the checkpoint is missing, damaged, unsafe or of another task.
+            ConfigError: If there is none where one is needed.
         """
         super().parse_arguments(parser, args)
-        config = self.config.get(self.config.get("subcommand"), self.config)
-        ckpt_path = config.get("ckpt_path")
-        # Lightning's own words (`last`, `best`, `hpc`) have no suffix; URLs are its business too.
-        if ckpt_path is None or "://" in ckpt_path or not Path(ckpt_path).suffix:
+        subcommand = self.config.get("subcommand")
+        if subcommand is None:
             return
-        task = read_checkpoint(Path(ckpt_path))[CHECKPOINT_KEY]["task"]
-        model = config.model.class_path.rpartition(".")[2]
-        if task != model:
-            raise CheckpointError(
-                f"{ckpt_path}: is a checkpoint of the task {task!r}, and --model is {model!r}. "
-                "Use the configuration it was trained with."
-            )
+        config = self.config[subcommand]
+        _check_checkpoint(config, subcommand)
+        if config.weights_only is None:
+            # Lightning would run code that is pickled in a checkpoint behind a URL.
+            config.weights_only = True
+        for callback in config.trainer.callbacks or []:
+            options = callback.get("init_args", {})
+            if options.get("check_on_train_epoch_end", True) is None:
+                # Going on after a validation, Lightning passes through an end of epoch that has no
+                # metrics, where early stopping would look for its own.
+                options.check_on_train_epoch_end = False
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Put logs and everything else of a run into its folder, unless told otherwise."""
@@ -87,6 +92,8 @@ class SequenceCLI(LightningCLI):
             kwargs["logger"] = TensorBoardLogger(
                 run_dir, name=None, version="", default_hp_metric=False
             )
+        if options.get("logger") is not False:
+            self.trainer_defaults["callbacks"].append(LearningRateMonitor(logging_interval="step"))
         return super().instantiate_trainer(**kwargs)
 
     def after_fit(self) -> None:
@@ -97,6 +104,26 @@ class SequenceCLI(LightningCLI):
                 here = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
                 score = float(callback.best_model_score)
                 self.model.print(f"Best {callback.monitor}: {score:.4g}, saved in {here}")
+
+
+def _check_checkpoint(config: Namespace, subcommand: str) -> None:
+    path = config.ckpt_path
+    if path is None and subcommand != "fit":
+        raise ConfigError(f"seq2seq {subcommand} needs a trained model: give its --ckpt_path.")
+    if path == "last":
+        path = Path(config.run_dir) / "last.ckpt"
+        if not path.exists():
+            return  # a job that is always started with `--ckpt_path last`, for the first time
+    # Lightning's own words, and what it fetches itself.
+    if path is None or path in ("best", "hpc") or "://" in str(path):
+        return
+    task = read_checkpoint(Path(path))[CHECKPOINT_KEY]["task"]
+    model = config.model.class_path.rpartition(".")[2]
+    if task != model:
+        raise CheckpointError(
+            f"{path}: is a checkpoint of the task {task!r}, and --model is {model!r}. "
+            "Use the configuration it was trained with."
+        )
 
 
 def build_cli(args: ArgsType = None, *, run: bool = True) -> SequenceCLI:
@@ -122,6 +149,7 @@ def build_cli(args: ArgsType = None, *, run: bool = True) -> SequenceCLI:
         auto_configure_optimizers=False,
         save_config_kwargs={"overwrite": True},
         parser_kwargs={
+            "prog": "seq2seq",
             "description": "Train, score and use recurrent sequence-to-sequence models.",
             **raising,
             **dict.fromkeys(SequenceCLI.subcommands(), raising),
@@ -132,7 +160,6 @@ def build_cli(args: ArgsType = None, *, run: bool = True) -> SequenceCLI:
             "callbacks": [
                 SampleLogger(),
                 Throughput(),
-                LearningRateMonitor(logging_interval="step"),
                 PredictionWriter(),
             ],
             # Batch samplers of this project partition by rank themselves.
@@ -143,14 +170,24 @@ def build_cli(args: ArgsType = None, *, run: bool = True) -> SequenceCLI:
     )
 
 
+def _silence() -> None:
+    """Keep quiet what is no news to a user, so that what is can be seen."""
+    # How Lightning uses torch, and that a run's folder already has the run's configuration in it.
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+    noise = ("💡", "TPU available", "Loading `train_dataloader`")
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: not record.getMessage().startswith(noise)
+    )
+
+
 def main() -> None:
     """Run the command line.
 
     The exit status is 143 where SIGTERM ended the run, and 2 after an error that the user can
     mend, which is one message on standard error.
     """
-    # Lightning's use of torch's internals is nothing that a user can mend.
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+    _silence()
     try:
         cli = build_cli()
     except SIGTERMException:

@@ -1,55 +1,15 @@
-import contextlib
-import io
 import os
 import signal
 import subprocess
 import sys
 import time
-import warnings
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 import torch
 import yaml
+from command_line import TINY, seq2seq
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-from seq2seq.cli import main
-
-QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
-TINY = [
-    *("--config", str(QUICKSTART)),
-    *("--data.train_count", "300", "--data.val_count", "20", "--data.test_count", "20"),
-    *("--data.vocab_size", "90", "--model.hidden_size", "12", "--model.embedding_size", "8"),
-    *("--model.optimization.warmup_steps", "2", "--trainer.max_epochs", "2"),
-    *("--trainer.accelerator", "cpu", "--trainer.log_every_n_steps", "1"),
-    *("--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"),
-]
-
-
-class Outcome(NamedTuple):
-    status: int
-    output: str
-    errors: str
-
-
-def seq2seq(folder, *arguments):
-    """Run the command line in this process, as importing torch takes longer than all the rest."""
-    output, errors, status = io.StringIO(), io.StringIO(), 0
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        contextlib.redirect_stdout(output),
-        contextlib.redirect_stderr(errors),
-        warnings.catch_warnings(),
-    ):
-        warnings.simplefilter("ignore")  # Lightning's advice is no matter of these tests
-        patch.setattr(sys, "argv", ["seq2seq", *arguments])
-        patch.chdir(folder)
-        try:
-            main()
-        except SystemExit as stop:
-            status = stop.code or 0
-    return Outcome(status, output.getvalue(), errors.getvalue())
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +128,8 @@ def test_print_config_gives_every_option_and_can_be_used_again(tmp_path):
         (["--model.hidden_size", "many"], ["Expected a <class 'int'>. Got value: many"]),
         (["--config", "absent.yaml"], ["absent.yaml"]),
         (["--data.vocab_size", "30"], ["--data.vocab_size"]),
-        (["--ckpt_path", "absent.ckpt"], ["absent.ckpt"]),
+        (["--ckpt_path", "absent.ckpt"], ["absent.ckpt: there is no such file"]),
+        (["--ckpt_path", "absent"], ["absent: there is no such file"]),
     ],
 )
 def test_what_a_user_can_mend_is_one_message(tmp_path, arguments, messages):
@@ -177,6 +138,43 @@ def test_what_a_user_can_mend_is_one_message(tmp_path, arguments, messages):
     assert "Traceback" not in done.errors
     for message in messages:
         assert message in done.errors
+
+
+@pytest.mark.parametrize("verb", ["validate", "test", "predict"])
+def test_a_model_that_was_never_trained_is_not_scored(tmp_path, verb):
+    done = seq2seq(tmp_path, verb, *TINY)
+    assert done.status == 2
+    assert f"seq2seq {verb} needs a trained model" in done.errors
+
+
+def test_predict_writes_a_line_per_line(run):
+    done = seq2seq(run[0], "predict", *TINY, "--ckpt_path", "runs/quickstart/best.ckpt")
+    assert done.status == 0, done.errors
+    lines = (run[0] / "runs/quickstart/predictions.txt").read_text().splitlines()
+    assert len(lines) == 20
+
+
+class Code:
+    """What a pickle can do when it is loaded."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("name", ["evil.ckpt", "evil", "runs/quickstart/last.ckpt"])
+def test_a_checkpoint_with_code_in_it_is_refused_and_not_run(tmp_path, name):
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"state_dict": Code(tmp_path / "executed")}, path)
+    ckpt_path = "last" if name.endswith("last.ckpt") else name
+    for verb in ("fit", "test"):
+        done = seq2seq(tmp_path, verb, *TINY, "--ckpt_path", ckpt_path)
+        assert done.status == 2
+        assert "nothing in it was executed" in done.errors
+        assert not (tmp_path / "executed").exists()
 
 
 def test_the_module_is_the_command():
