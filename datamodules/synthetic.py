@@ -90,6 +90,7 @@ class DatesDataModule(TranslationDataModule):
         train_count: Number of training pairs.
         val_count: Number of validation pairs.
         test_count: Number of test pairs; no split shares a written date with another.
+        predict: Split whose source side `seq2seq predict` translates.
         vocab_size: Number of subwords, shared by both sides.
         source_vocab_size: Number of source subwords; null for one tokenizer for both sides.
         tokenizer_type: How text is cut into tokens.
@@ -112,6 +113,7 @@ class DatesDataModule(TranslationDataModule):
         train_count: int = 20_000,
         val_count: int = 500,
         test_count: int = 500,
+        predict: str | None = "test",
         vocab_size: int = 160,
         source_vocab_size: int | None = None,
         tokenizer_type: TokenizerType = "bpe",
@@ -127,6 +129,7 @@ class DatesDataModule(TranslationDataModule):
             root,
             source="text",
             target="iso",
+            predict=predict,
             format="lines",
             vocab_size=vocab_size,
             source_vocab_size=source_vocab_size,

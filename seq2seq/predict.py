@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Literal, TextIO
 
 from jsonargparse import ArgumentParser
 from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from seq2seq.errors import CheckpointError, ConfigError, DataError
 from seq2seq.predictor import SORTED_BATCHES, Device, Precision, check_batch_size, load
@@ -123,7 +123,10 @@ def build_parser() -> ArgumentParser:
         help="With jsonl: for each target token the source token that it attends to most.",
     )
     parser.add_argument(
-        "--batch_size", type=int, default=64, help="Inputs decoded together; changes no output."
+        "--batch_size",
+        type=int,
+        default=64,
+        help="Inputs decoded together; with precision 32 it changes no output.",
     )
     parser.add_argument(
         "--device",
@@ -166,8 +169,9 @@ def run(arguments: Sequence[str] | None = None) -> None:
     with ExitStack() as stack:
         source = _open_input(options.input, stack)
         output = _open_output(options.output, options.input, stack)
-        progress = stack.enter_context(_progress_bar())
-        done = progress.add_task("decoded")
+        is_typed = options.input == "-" and sys.stdin.isatty()
+        progress = stack.enter_context(_progress_bar(is_hidden=is_typed or output.isatty()))
+        done = progress.add_task("decoded", total=None)
         lines = read_lines(source, "standard input" if options.input == "-" else options.input)
         count = 0
         for chunk in ready_chunks(lines, options.batch_size * SORTED_BATCHES):
@@ -202,15 +206,19 @@ def _open_output(path: str, source: str, stack: ExitStack) -> TextIO:
         raise DataError(f"{path}: cannot be written: {error.strerror}.") from error
 
 
-def _progress_bar() -> Progress:
+def _progress_bar(is_hidden: bool) -> Progress:
+    """Return a bar on standard error, unless that is a pipe or a log.
+
+    Args:
+        is_hidden: True where somebody types, or reads the answers on the same terminal.
+    """
     console = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"),
-        MofNCompleteColumn(),
+        TextColumn("{task.completed:.0f}"),
         TimeElapsedColumn(),
         console=console,
-        # Not in a pipe or a log, and not in the way of a person who types.
-        disable=not console.is_terminal or sys.stdin.isatty(),
+        disable=is_hidden or not console.is_terminal,
     )
 
 

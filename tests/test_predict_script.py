@@ -1,5 +1,6 @@
 import json
 import os
+import pty
 import subprocess
 import sys
 
@@ -200,3 +201,31 @@ def test_help_shows_every_option(predict, capsys):
         *("method", "beam_size", "n_best", "max_length", "length_penalty", "temperature", "seed"),
     ):
         assert f"--{option}" in text
+
+
+def run_in_terminal(*arguments, text):
+    """Run the script with standard error, and where asked output, on a pseudo-terminal."""
+    leader, follower = pty.openpty()
+    command = [sys.executable, "-m", "seq2seq.predict", *map(str, arguments)]
+    output = subprocess.PIPE if "--output" in arguments else follower
+    done = subprocess.run(command, input=text, stdout=output, stderr=follower, timeout=100)
+    assert done.returncode == 0
+    os.close(follower)
+    shown = os.read(leader, 100_000).decode()
+    os.close(leader)
+    return shown
+
+
+def test_answers_on_a_terminal_stand_alone(checkpoint):
+    shown = run_in_terminal("--ckpt_path", checkpoint, text=b"the 3rd of May, 2021\n")
+    assert len(shown.splitlines()) == 1
+    assert "decoded" not in shown
+
+
+def test_a_bar_is_shown_while_a_file_is_written(checkpoint, tmp_path):
+    output = tmp_path / "output.txt"
+    shown = run_in_terminal(
+        "--ckpt_path", checkpoint, "--output", output, text=b"the 3rd of May, 2021\n" * 3
+    )
+    assert "decoded 3" in shown
+    assert len(output.read_text().splitlines()) == 3
