@@ -3,39 +3,61 @@
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from seq2seq.batches import Batch
 from seq2seq.sequences import PAD_ID
 from seq2seq.tasks.base import Prediction, SequenceTask
 
+Item = TypeVar("Item")
+
+
+class Sample(NamedTuple):
+    """A decoded validation example.
+
+    Attributes:
+        line: What is shown: the output and its reference.
+        batch: The example alone, on the CPU.
+    """
+
+    line: str
+    batch: Batch
+
 
 class SampleLogger(Callback):
     """Shows a few decoded validation examples, on the terminal and in TensorBoard.
 
-    TensorBoard also gets a picture of the attention of the first of them. The signatures of the
-    metrics are shown once per run, beside the first scores that they belong to.
+    They are the same ones every time: the first of the validation corpus, in its order, wherever
+    the batches have them. TensorBoard also gets a picture of the attention of the first of them.
+    The signatures of the metrics are shown once per run, beside the first scores that they belong
+    to.
 
     Args:
-        samples: Number of examples, taken from the first validation batch.
+        samples: Number of examples; all of them where the corpus has fewer.
     """
 
     def __init__(self, samples: int = 4) -> None:
         self.samples = samples
-        self._lines: list[str] = []
+        self._found: dict[int, Sample] = {}
         self._shown_signatures: dict[str, str] = {}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Begin a run, which shows its signatures anew."""
         del trainer, pl_module, stage
         self._shown_signatures = {}
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Forget the samples of the validation before."""
+        del trainer, pl_module
+        self._found = {}
 
     def on_validation_batch_end(
         self,
@@ -46,25 +68,22 @@ class SampleLogger(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep the samples of the first batch."""
-        del dataloader_idx
-        if batch_idx or trainer.sanity_checking or not trainer.is_global_zero:
+        """Keep the samples that are in this batch: loaders sort by length, not as in the corpus."""
+        del pl_module, batch_idx, dataloader_idx
+        if trainer.sanity_checking:
             return
-        predictions: list[Prediction] = outputs[: self.samples]
-        self._lines = [
-            f"{prediction.text}   (reference: {references[0]})"
-            for prediction, references in zip(predictions, batch.references, strict=False)
-        ]
-        writer = _tensorboard(trainer)
-        if writer is not None and isinstance(pl_module, SequenceTask):
-            writer.add_text("val/samples", "\n\n".join(self._lines), trainer.global_step)
-            figure = _attention_figure(pl_module, batch)
-            if figure is not None:
-                writer.add_figure("val/attention", figure, trainer.global_step)
+        predictions: list[Prediction] = outputs
+        for row, index in enumerate(batch.indices.tolist()):
+            if index < self.samples:
+                line = f"{predictions[row].text}   (reference: {batch.references[row][0]})"
+                self._found[index] = Sample(line, _example(batch, row))
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Print the scores and the samples."""
-        if trainer.sanity_checking or not trainer.is_global_zero:
+        if trainer.sanity_checking:
+            return
+        samples = [sample for _, sample in sorted(_gather(trainer, self._found).items())]
+        if not trainer.is_global_zero:
             return
         assert isinstance(pl_module, SequenceTask)
         scores = {
@@ -74,8 +93,10 @@ class SampleLogger(Callback):
         }
         heading = "  ".join(f"{name} {value:.4g}" for name, value in scores.items())
         pl_module.print(f"\nepoch {trainer.current_epoch}, step {trainer.global_step}: {heading}")
-        for line in self._lines:
-            pl_module.print(f"  {line}")
+        for sample in samples:
+            pl_module.print(f"  {sample.line}")
+        if samples:
+            _log_samples(trainer, pl_module, samples)
         self._show_signatures(trainer, pl_module, "val")
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -105,7 +126,7 @@ class Throughput(Callback):
 
     def __init__(self, window_steps: int = 50) -> None:
         self.window_steps = window_steps
-        self._tokens: torch.Tensor | int = 0
+        self._tokens: Tensor | int = 0
         self._batches = 0
         self._seconds = 0.0
         self._started = 0.0
@@ -177,14 +198,10 @@ class PredictionWriter(Callback):
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Gather the texts of all ranks and write them."""
-        shares: list[dict[int, str]] = [self._texts]
-        if trainer.world_size > 1:
-            shares = [{} for _ in range(trainer.world_size)]
-            torch.distributed.all_gather_object(shares, self._texts)
+        texts = _gather(trainer, self._texts)
         self._texts = {}
         if not trainer.is_global_zero:
             return
-        texts = {index: text for share in shares for index, text in share.items()}
         path = Path(self.path or Path(trainer.default_root_dir) / "predictions.txt")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(f"{texts[index]}\n" for index in sorted(texts)), encoding="utf-8")
@@ -207,10 +224,46 @@ def attention_figure(prediction: Prediction) -> Figure:
     return figure
 
 
+def _example(batch: Batch, row: int) -> Batch:
+    """Return one example of a batch as a batch of its own, on the CPU."""
+
+    def select(part: Tensor) -> Tensor:
+        return part[row : row + 1].cpu()
+
+    inputs = batch.inputs
+    return Batch(
+        inputs=select(inputs) if isinstance(inputs, Tensor) else type(inputs)(*map(select, inputs)),
+        target=None if batch.target is None else select(batch.target),
+        indices=select(batch.indices),
+        references=batch.references[row : row + 1],
+    )
+
+
+def _gather(trainer: pl.Trainer, share: dict[int, Item]) -> dict[int, Item]:
+    """Return what all ranks have found, by its index; every rank must take part."""
+    shares = [share]
+    if trainer.world_size > 1:
+        shares = [{} for _ in range(trainer.world_size)]
+        torch.distributed.all_gather_object(shares, share)
+    return {index: item for share in shares for index, item in share.items()}
+
+
+def _log_samples(trainer: pl.Trainer, task: SequenceTask, samples: list[Sample]) -> None:
+    writer = _tensorboard(trainer)
+    if writer is None:
+        return
+    lines = "\n\n".join(sample.line for sample in samples)
+    writer.add_text("val/samples", lines, trainer.global_step)
+    figure = _attention_figure(task, samples[0].batch)
+    if figure is not None:
+        writer.add_figure("val/attention", figure, trainer.global_step)
+
+
 def _attention_figure(task: SequenceTask, batch: Batch) -> Figure | None:
-    """Decode the first row of a batch again, this time keeping its attention."""
+    """Decode a batch of one again, this time keeping its attention."""
     options = replace(task.validation_decoding, return_attention=True)
-    prediction = task.predict_batch(batch.first(1), options)[0][0]
+    batch = task.transfer_batch_to_device(batch, task.device, 0)
+    prediction = task.predict_batch(batch, options)[0][0]
     return None if prediction.attention is None else attention_figure(prediction)
 
 

@@ -13,6 +13,10 @@ class CheckpointError(ValueError):
     """A checkpoint that is damaged, foreign, unsafe or made for another task."""
 
 
+class SearchError(ValueError):
+    """A step function whose results cannot be searched."""
+
+
 def raise_together(problems: list[str], error: type[ValueError], heading: str) -> None:
     """Raise one error that lists every problem; do nothing when there is none.
 
@@ -36,7 +40,7 @@ def find_user_error(error: BaseException | None) -> ValueError | None:
     Libraries wrap what a constructor raises; a user wants to read what was wrong, not the wrapping.
     """
     while error is not None:
-        if isinstance(error, ConfigError | DataError | CheckpointError):
+        if isinstance(error, ConfigError | DataError | CheckpointError | SearchError):
             return error
         error = error.__cause__ or error.__context__
     return None

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from seq2seq.sequences import PAD_ID
 
-# Scores of one chunk: small enough for the last cache of a CPU , large enough to fill a GPU.
+# Scores of one chunk: small enough for the last cache of a CPU, large enough to fill a GPU.
 _CHUNK_SCORES = {"cpu": 2**22, "cuda": 2**26}
 
 
@@ -50,6 +50,7 @@ def sequence_cross_entropy(
         output_layer.bias,
         target[is_real],
         label_smoothing,
+        torch.is_grad_enabled(),  # which autograd always turns off inside a function's forward
     )
     return SequenceLoss(total, nll.detach(), is_real.sum())
 
@@ -65,13 +66,15 @@ class _LinearCrossEntropy(torch.autograd.Function):
         bias: Tensor | None,
         labels: Tensor,
         label_smoothing: float,
+        is_grad_enabled: bool,
     ) -> tuple[Tensor, Tensor]:
+        needs_gradient = is_grad_enabled and any(ctx.needs_input_grad[:3])
         device = features.device.type
         is_mixed = torch.is_autocast_enabled(device)
         dtype = torch.get_autocast_dtype(device) if is_mixed else weight.dtype
         with torch.autocast(device, enabled=False):
             return _chunked_cross_entropy(
-                ctx, features.to(dtype), weight, bias, labels, label_smoothing
+                ctx, features.to(dtype), weight, bias, labels, label_smoothing, needs_gradient
             )
 
     @staticmethod
@@ -80,7 +83,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         gradients = (
             None if gradient is None else gradient * grad_total for gradient in ctx.saved_tensors
         )
-        return (*gradients, None, None)
+        return (*gradients, None, None, None)
 
 
 def _chunked_cross_entropy(
@@ -90,9 +93,9 @@ def _chunked_cross_entropy(
     bias: Tensor | None,
     labels: Tensor,
     label_smoothing: float,
+    needs_gradient: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Compute both sums, and leave the gradients of the first in ``ctx``."""
-    needs_gradient = any(ctx.needs_input_grad[:3])  # type: ignore[attr-defined]
+    """Compute both sums and, if asked to, leave the gradients of the first in ``ctx``."""
     vocab, count = len(weight), len(features)
     share = label_smoothing / vocab  # of the target probability, for each token of the vocabulary
     cast_weight = weight.to(features.dtype)

@@ -50,13 +50,13 @@ def build_optimizer(
     Raises:
         ConfigError: If an option is unknown or out of range; all problems together.
     """
-    problems = []
-    if name not in _OPTIMIZERS:
-        problems.append(f"optimization.optimizer={name!r}: choose one of {_names(_OPTIMIZERS)}.")
-    if learning_rate <= 0:
-        problems.append(f"optimization.learning_rate={learning_rate} must be greater than 0.")
-    if weight_decay < 0:
-        problems.append(f"optimization.weight_decay={weight_decay} must not be negative.")
+    problems = optimizer_problems(
+        name,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        betas=betas,
+        momentum=momentum,
+    )
     raise_together(problems, ConfigError, "The optimiser cannot be built:")
     constructor, own_options = _OPTIMIZERS[name]
     options = {"betas": betas, "momentum": momentum}
@@ -72,6 +72,29 @@ def build_optimizer(
     # optimiser that is not fused.
     optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
     return optimizer
+
+
+def optimizer_problems(
+    name: str,
+    *,
+    learning_rate: float,
+    weight_decay: float,
+    betas: tuple[float, float],
+    momentum: float,
+) -> list[str]:
+    """Return what keeps an optimiser from being built; the arguments are ``build_optimizer``'s."""
+    problems = []
+    if name not in _OPTIMIZERS:
+        problems.append(f"optimization.optimizer={name!r}: choose one of {_names(_OPTIMIZERS)}.")
+    if not learning_rate > 0:
+        problems.append(f"optimization.learning_rate={learning_rate} must be greater than 0.")
+    problems += _negative(weight_decay=weight_decay, momentum=momentum)
+    problems += [
+        f"optimization.beta{number}={beta} must be at least 0 and less than 1."
+        for number, beta in enumerate(betas, start=1)
+        if not 0 <= beta < 1
+    ]
+    return problems
 
 
 def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
@@ -128,9 +151,15 @@ def build_schedules(
         ConfigError: If an option is unknown or out of range; all problems together.
     """
     curve = _Curve(warmup_steps, total_steps, min_ratio)
-    problems = curve.problems(name)
-    if not 0 < reduction < 1:
-        problems.append(f"optimization.plateau_reduction={reduction} must lie between 0 and 1.")
+    problems = schedule_problems(
+        name,
+        warmup_steps=warmup_steps,
+        min_ratio=min_ratio,
+        patience=patience,
+        reduction=reduction,
+    )
+    if name == "cosine":
+        problems += _length_problems(warmup_steps, total_steps)
     raise_together(problems, ConfigError, "The learning-rate schedule cannot be built:")
     if name != "plateau":
         factor = partial(_FACTORS[name], curve)
@@ -179,39 +208,55 @@ class _Curve(NamedTuple):
     def inverse_sqrt(self, step: int) -> float:
         return min(self.constant(step), math.sqrt(max(1, self.warmup_steps) / (step + 1)))
 
-    def problems(self, name: str) -> list[str]:
-        """Return what keeps schedule ``name`` from being built."""
-        problems = []
-        if name not in (*_FACTORS, "plateau"):
-            problems.append(
-                f"optimization.schedule={name!r}: choose one of {_names([*_FACTORS, 'plateau'])}."
-            )
-        if self.warmup_steps < 0:
-            problems.append(f"optimization.warmup_steps={self.warmup_steps} must not be negative.")
-        if not 0 <= self.min_ratio <= 1:
-            problems.append(
-                f"optimization.minimum_ratio={self.min_ratio} must lie between 0 and 1."
-            )
-        if name == "cosine" and math.isinf(self.total_steps):
-            problems.append(
-                "optimization.schedule=cosine has to know where training ends: set "
-                "--trainer.max_steps or --trainer.max_epochs, or choose another "
-                "--model.optimization.schedule."
-            )
-        elif name == "cosine" and self.total_steps <= self.warmup_steps:
-            problems.append(
-                f"optimization.warmup_steps={self.warmup_steps} leaves none of the training's "
-                f"{self.total_steps} steps to schedule cosine: lower "
-                "--model.optimization.warmup_steps."
-            )
-        return problems
-
 
 _FACTORS: dict[str, Callable[[_Curve, int], float]] = {
     "constant": _Curve.constant,
     "cosine": _Curve.cosine,
     "inverse_sqrt": _Curve.inverse_sqrt,
 }
+
+
+def schedule_problems(
+    name: str, *, warmup_steps: int, min_ratio: float, patience: int, reduction: float
+) -> list[str]:
+    """Return what keeps a schedule from being built, however long the training is.
+
+    The arguments are those of ``build_schedules``.
+    """
+    problems = []
+    names = [*_FACTORS, "plateau"]
+    if name not in names:
+        problems.append(f"optimization.schedule={name!r}: choose one of {_names(names)}.")
+    problems += _negative(warmup_steps=warmup_steps, plateau_patience=patience)
+    if not 0 <= min_ratio <= 1:
+        problems.append(f"optimization.minimum_ratio={min_ratio} must lie between 0 and 1.")
+    if not 0 < reduction < 1:
+        problems.append(f"optimization.plateau_reduction={reduction} must lie between 0 and 1.")
+    return problems
+
+
+def _length_problems(warmup_steps: int, total_steps: float) -> list[str]:
+    """Return what keeps ``cosine`` from fitting into a training."""
+    if math.isinf(total_steps):
+        return [
+            "optimization.schedule=cosine has to know where training ends: set "
+            "--trainer.max_steps or --trainer.max_epochs, or choose another "
+            "--model.optimization.schedule."
+        ]
+    if total_steps <= warmup_steps:
+        return [
+            f"optimization.warmup_steps={warmup_steps} leaves none of the training's "
+            f"{total_steps} steps to schedule cosine: lower --model.optimization.warmup_steps."
+        ]
+    return []
+
+
+def _negative(**options: float) -> list[str]:
+    return [
+        f"optimization.{name}={value} must not be negative."
+        for name, value in options.items()
+        if not value >= 0
+    ]
 
 
 def _names(choices: Iterable[str]) -> str:

@@ -2,7 +2,7 @@
 
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 
 from seq2seq.checkpoints import read_checkpoint
-from seq2seq.errors import CheckpointError, ConfigError, DataError
+from seq2seq.errors import CheckpointError, ConfigError
 from seq2seq.search import SearchOptions
 from seq2seq.tasks.base import CHECKPOINT_KEY, NOTHING, Prediction, SequenceTask
 from seq2seq.tasks.translation import Translator
@@ -55,8 +55,15 @@ class Predictor:
             decoding: Fields of ``SearchOptions``, such as ``beam_size=1``.
 
         Raises:
-            ConfigError: If ``batch_size`` or a decoding option is out of range.
+            ConfigError: If ``batch_size`` or a decoding option is out of range, or there is no such
+                option.
         """
+        names = [field.name for field in fields(SearchOptions)]
+        if unknown := decoding.keys() - names:
+            raise ConfigError(
+                f"{', '.join(sorted(unknown))}: no such decoding option. "
+                f"Choose from {', '.join(names)}."
+            )
         options = replace(self.task.decoding, **decoding)
         return [best.text for best, *_ in self.stream(items, options, batch_size)]
 
@@ -135,10 +142,13 @@ def load(path: str | Path, device: Device = "auto", precision: Precision = "32")
     try:
         # Lightning adds entries of its own, which begin with an underscore.
         saved = checkpoint["hyper_parameters"].items()
-        task = TASKS[own["task"]](**{name: value for name, value in saved if name[0] != "_"})
+        task = TASKS[own["task"]](
+            **{name: value for name, value in saved if not name.startswith("_")}
+        )
         task.on_load_checkpoint(checkpoint)
         task.load_state_dict(checkpoint["state_dict"])
-    except (KeyError, RuntimeError, TypeError, ConfigError, DataError) as error:
+    # ConfigError and DataError are ValueErrors.
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{path}: was written by seq2seq {own['version']} and does not fit this version "
             f"(see CHANGELOG.md): {textwrap.shorten(str(error), 300)}"

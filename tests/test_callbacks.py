@@ -1,4 +1,5 @@
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -47,6 +48,96 @@ def test_validation_shows_samples_scores_and_signatures(
     [signatures] = logged_text(logger, "val/signatures")
     assert samples.count("(reference: ") == 3
     assert all(line in printed for line in [*samples.split("\n\n"), *signatures.split("\n\n")])
+
+
+@pytest.fixture
+def odd_lengths(tmp_path_factory):
+    """Return a data module whose shortest validation dates come last, and three to a batch."""
+    root = tmp_path_factory.mktemp("odd")
+    data = DatesDataModule(
+        str(root), train_count=8000, val_count=60, test_count=50, vocab_size=120, eval_batch_size=3
+    )
+    data.prepare_data()
+    pairs = sorted(data.pairs("val"), key=lambda pair: -len(pair.source))[::6]
+    for side in ("source", "target"):
+        lines = "".join(f"{getattr(pair, side)}\n" for pair in pairs)
+        (root / f"odd.{getattr(data, side)}").write_text(lines, encoding="utf-8")
+    data.splits["val"] = "odd"
+    return data, pairs
+
+
+@pytest.mark.parametrize("samples", [4, 99])
+def test_the_samples_are_the_first_of_the_corpus_in_its_order(
+    odd_lengths, trained, predictor, make_trainer, logger, capsys, samples
+):
+    data, pairs = odd_lengths
+    trainer = make_trainer(logger=logger, callbacks=[SampleLogger(samples)])
+    trainer.validate(trained, data, verbose=False)
+    outputs = predictor.predict([pair.source for pair in pairs], beam_size=1)
+    expected = [
+        f"{output}   (reference: {pair.target})"
+        for output, pair in zip(outputs, pairs, strict=True)
+    ][:samples]
+    shown = [line.strip() for line in capsys.readouterr().out.splitlines() if "(reference" in line]
+    assert shown == expected
+    assert logged_text(logger, "val/samples") == ["\n\n".join(expected)]
+
+
+def test_the_picture_is_of_the_first_of_the_corpus(
+    odd_lengths, trained, make_trainer, logger, monkeypatch
+):
+    data, pairs = odd_lengths
+    drawn = []
+    monkeypatch.setattr(
+        "seq2seq.callbacks.attention_figure",
+        lambda prediction: drawn.append(prediction) or attention_figure(prediction),
+    )
+    trainer = make_trainer(logger=logger, callbacks=[SampleLogger()])
+    trainer.validate(trained, data, verbose=False)
+    [prediction] = drawn
+    options = replace(trained.validation_decoding, return_attention=True)
+    [[expected]] = trained.predict_batch(trained.collate([pairs[0].source]), options)
+    assert prediction.source_tokens == expected.source_tokens
+    assert prediction.tokens == expected.tokens
+
+
+def test_samples_of_other_ranks_are_shown_too(trained, monkeypatch, capsys):
+    batch = trained.collate(["7.11.1987", "May 3, 1950"])
+    outputs = [best for best, *_ in trained.predict_batch(batch, SearchOptions())]
+    trainer = SimpleNamespace(
+        sanity_checking=False,
+        is_global_zero=True,
+        world_size=2,
+        loggers=[],
+        callback_metrics={},
+        current_epoch=0,
+        global_step=0,
+    )
+    ranks = []
+    for indices, references in (((2, 7), (("two",), ("seven",))), ((0, 1), (("zero",), ("one",)))):
+        ranks.append(SampleLogger(3))
+        share = batch._replace(indices=torch.tensor(indices), references=references)
+        ranks[-1].on_validation_batch_end(trainer, trained, outputs, share, 0)
+
+    def gather(shares, share):
+        assert share is ranks[0]._found
+        shares[:] = [rank._found for rank in ranks]
+
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+    ranks[0].on_validation_end(trainer, trained)
+    printed = capsys.readouterr().out.split("(reference: ")[1:]
+    assert [part.split(")")[0] for part in printed] == ["zero", "one", "two"]
+
+
+def test_a_sanity_check_shows_nothing(make_translator, make_dates, make_trainer, capsys):
+    trainer = make_trainer(
+        callbacks=[SampleLogger()], num_sanity_val_steps=-1, max_epochs=1, limit_train_batches=1
+    )
+    trainer.fit(make_translator(optimization=Optimization()), make_dates(eval_batch_size=30))
+    printed = capsys.readouterr().out
+    assert printed.count("(reference: ") == 4
+    assert printed.count("epoch 0, step 1: ") == 1
+    assert "step 0" not in printed
 
 
 def test_the_first_sample_gets_a_picture_of_its_attention(

@@ -65,7 +65,7 @@ def test_the_gradient_passes_gradcheck():
     def total(features, weight, bias):
         layer.weight.data, layer.bias.data = weight, bias
         return losses._LinearCrossEntropy.apply(
-            features[TARGET != 0], weight, bias, TARGET[TARGET != 0], 0.1
+            features[TARGET != 0], weight, bias, TARGET[TARGET != 0], 0.1, True
         )[0]
 
     inputs = (
@@ -74,6 +74,19 @@ def test_the_gradient_passes_gradcheck():
         layer.bias.detach().clone().requires_grad_(),
     )
     assert torch.autograd.gradcheck(total, inputs)
+
+
+def test_no_gradient_is_computed_where_none_is_wanted(monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("a gradient was computed")
+
+    layer, features = setting()
+    expected = sequence_cross_entropy(layer, features, TARGET)
+    monkeypatch.setattr(torch, "mm", refuse)
+    with pytest.raises(AssertionError):
+        sequence_cross_entropy(layer, features, TARGET)
+    with torch.no_grad():
+        torch.testing.assert_close(sequence_cross_entropy(layer, features, TARGET), expected)
 
 
 def test_mixed_precision_keeps_the_loss_and_its_gradient_close():

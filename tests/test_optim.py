@@ -89,8 +89,16 @@ def test_weight_decay_of_adamw_shrinks_a_matrix_by_itself() -> None:
 
 
 def test_all_problems_of_an_optimizer_are_told_together() -> None:
-    with pytest.raises(ConfigError, match=r"(?s)optimizer='adm'.*learning_rate=0.*weight_decay=-1"):
-        build_optimizer(nn.Linear(3, 2), "adm", learning_rate=0, weight_decay=-1)  # type: ignore[arg-type]
+    with pytest.raises(
+        ConfigError, match=r"(?s)optimizer='adm'.*learning_rate=0.*weight_decay=-1.*beta2=1"
+    ):
+        build_optimizer(
+            nn.Linear(3, 2),
+            "adm",  # type: ignore[arg-type]
+            learning_rate=0,
+            weight_decay=-1,
+            betas=(0.9, 1),
+        )
 
 
 def test_constant_rises_and_stays() -> None:

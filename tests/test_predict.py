@@ -106,6 +106,11 @@ def test_a_bad_decoding_option_is_refused(predictor):
         predictor.predict(WRITTEN, n_best=6)
 
 
+def test_a_misspelled_decoding_option_is_refused(predictor):
+    with pytest.raises(ConfigError, match=r"beam_sze: no such decoding option.*beam_size, "):
+        predictor.predict(WRITTEN, beam_sze=1)
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_refused(checkpoint):
     with pytest.raises(ConfigError, match=r"--device cuda: no GPU is visible\. Use --device cpu"):
@@ -205,6 +210,11 @@ def test_a_checkpoint_of_another_task(altered):
         lambda content: content["hyper_parameters"].update(heads=8),
         lambda content: content["hyper_parameters"].update(cell="sru"),
         lambda content: content["seq2seq"]["tokenizers"].update(source=torch.ones(9).byte()),
+        lambda content: content["seq2seq"]["tokenizers"].update(source="a word"),
+        lambda content: content["seq2seq"].update(tokenizers=[]),
+        lambda content: content.update(hyper_parameters=[]),
+        lambda content: content["hyper_parameters"].update(vocab_size="many"),
+        lambda content: content["hyper_parameters"].update({"": 1}),
         lambda content: content.pop("state_dict"),
         lambda content: content["seq2seq"].pop("tokenizers"),
     ],

@@ -203,17 +203,24 @@ def test_help_shows_every_option(predict, capsys):
         assert f"--{option}" in text
 
 
-def run_in_terminal(*arguments, text):
-    """Run the script with standard error, and where asked output, on a pseudo-terminal."""
+def run_in_terminal(*arguments, text=None):
+    """Run the script on a pseudo-terminal, but for output to a file, and for ``text`` in a pipe.
+
+    Without ``text``, standard input is the terminal as well, and a date is typed there.
+    """
     leader, follower = pty.openpty()
     command = [sys.executable, "-m", "seq2seq.predict", *map(str, arguments)]
     output = subprocess.PIPE if "--output" in arguments else follower
-    done = subprocess.run(command, input=text, stdout=output, stderr=follower, timeout=100)
+    source = {"stdin": follower} if text is None else {"input": text}
+    if text is None:
+        os.write(leader, b"May 3, 1950\n\x04")  # Ctrl-D ends it
+    done = subprocess.run(command, **source, stdout=output, stderr=follower, timeout=100)
     assert done.returncode == 0
-    os.close(follower)
+    os.write(follower, b"the end")  # so that there is always something to read
     shown = os.read(leader, 100_000).decode()
+    os.close(follower)
     os.close(leader)
-    return shown
+    return shown.removesuffix("the end")
 
 
 def test_answers_on_a_terminal_stand_alone(checkpoint):
@@ -229,3 +236,17 @@ def test_a_bar_is_shown_while_a_file_is_written(checkpoint, tmp_path):
     )
     assert "decoded 3" in shown
     assert len(output.read_text().splitlines()) == 3
+
+
+def test_the_bar_does_not_disturb_who_types(checkpoint, tmp_path):
+    output = tmp_path / "output.txt"
+    shown = run_in_terminal("--ckpt_path", checkpoint, "--output", output)
+    assert "decoded" not in shown
+    assert len(output.read_text().splitlines()) == 1
+
+
+def test_a_bar_is_shown_for_a_file_started_from_a_terminal(checkpoint, source, tmp_path):
+    shown = run_in_terminal(
+        *("--ckpt_path", checkpoint, "--input", source, "--output", tmp_path / "output.txt")
+    )
+    assert f"decoded {len(LINES)}" in shown

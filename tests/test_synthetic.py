@@ -89,6 +89,18 @@ def test_the_default_vocabulary_fits_the_default_corpus(tmp_path):
     assert decoded == [reference for (reference,) in batch.references]
 
 
+def test_the_test_split_is_there_to_be_predicted(tmp_path):
+    data = module(tmp_path)
+    data.prepare_data()
+    data.setup("predict")
+    [batch] = data.predict_dataloader()
+    tokens = zip(batch.inputs.tokens, batch.inputs.lengths, strict=True)
+    decoded = [data.tokenizers["source"].decode(row[:length].tolist()) for row, length in tokens]
+    written = (tmp_path / "test.text").read_text().lower().splitlines()
+    assert decoded == written
+    assert batch.target is None
+
+
 def test_an_empty_split_is_an_error(tmp_path):
     with pytest.raises(ConfigError, match=r"--data\.val_count"):
         module(tmp_path, val_count=0)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from seq2seq.batches import Memory
 from seq2seq.decoders.base import Decoder, DecoderOutput, DecoderState, StepOutput
 from seq2seq.errors import ConfigError, raise_together
-from seq2seq.nn.attention import AttentionKind, build_attention
+from seq2seq.nn.attention import AttentionKind, attention_problems, build_attention
 from seq2seq.nn.dropout import SequenceDropout
 from seq2seq.nn.recurrent import Cell, RecurrentStack, state_parts
 
@@ -38,7 +38,7 @@ class RecurrentDecoder(Decoder):
             ``input``: the features of the previous step join the input (Luong et al., section
             3.3), which forces training to go step by step.
         dropout: Dropout on inputs, between layers and on features.
-        variational_dropout: Use the same dropout mask at every time step.
+        variational_dropout: Use the same dropout mask at every time step; not with feed ``input``.
         layer_norm: Normalise the output of every layer.
 
     Raises:
@@ -63,7 +63,15 @@ class RecurrentDecoder(Decoder):
         layer_norm: bool = False,
     ) -> None:
         super().__init__()
-        problems = option_problems(cell, attention, feed, num_layers)
+        problems = option_problems(
+            cell,
+            attention,
+            feed,
+            num_layers,
+            hidden_size=hidden_size,
+            memory_size=memory_size,
+            variational_dropout=variational_dropout,
+        )
         raise_together(problems, ConfigError, "The decoder cannot be built:")
         self.is_input_fed = feed == "input"
         self.feature_size = feature_size
@@ -192,22 +200,37 @@ def _share(summary: Tensor, rows: int) -> Tensor:
     return summary.repeat_interleave(rows // len(summary), dim=0).unsqueeze(1)
 
 
-def option_problems(cell: str, attention: str, feed: str, num_layers: int) -> list[str]:
-    """Return what is wrong with a decoder's options, as far as it does not depend on sizes."""
-    problems = []
-    choices = {
-        "cell": (cell, get_args(Cell)),
-        "attention": (attention, get_args(AttentionKind)),
-        "feed": (feed, get_args(Feed)),
-    }
-    for option, (value, allowed) in choices.items():
-        if value not in allowed:
-            problems.append(f"{option} is {value!r}; choose one of {', '.join(allowed)}.")
+def option_problems(
+    cell: str,
+    attention: str,
+    feed: str,
+    num_layers: int,
+    *,
+    hidden_size: int,
+    memory_size: int,
+    variational_dropout: bool,
+) -> list[str]:
+    """Return what is wrong with a decoder's options."""
+    problems = [
+        f"{option} is {value!r}; choose one of {', '.join(allowed)}."
+        for option, value, allowed in (
+            ("cell", cell, get_args(Cell)),
+            ("feed", feed, get_args(Feed)),
+        )
+        if value not in allowed
+    ]
+    problems += attention_problems(attention, hidden_size, memory_size)
     if num_layers < 1:
         problems.append(f"a decoder needs at least one layer, not {num_layers}.")
     elif feed == "layer" and attention != "none" and num_layers < 2:
         problems.append(
             "feed 'layer' needs two decoder layers or more: the first makes the query, the others "
             "see the context. Set --model.decoder_layers 2, or --model.feed output."
+        )
+    if feed == "input" and variational_dropout:
+        problems.append(
+            "feed 'input' trains step by step, and each step would draw dropout masks of its own "
+            "despite variational_dropout. Set --model.variational_dropout false, or --model.feed "
+            "layer."
         )
     return problems

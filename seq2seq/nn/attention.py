@@ -2,13 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from seq2seq.batches import Memory
-from seq2seq.errors import ConfigError
+from seq2seq.errors import ConfigError, raise_together
 
 AttentionKind = Literal["none", "dot", "bilinear", "additive"]
 
@@ -52,11 +52,8 @@ class DotAttention(Attention):
 
     def __init__(self, query_size: int, memory_size: int) -> None:
         super().__init__()
-        if query_size != memory_size:
-            raise ConfigError(
-                f"attention 'dot' compares the decoder state ({query_size} wide) with the memory "
-                f"({memory_size} wide). Make both equal, or choose attention 'bilinear'."
-            )
+        problems = attention_problems("dot", query_size, memory_size)
+        raise_together(problems, ConfigError, "The attention cannot be built:")
 
     def match(self, query: Tensor, keys: Tensor) -> Tensor:
         """Return inner products."""
@@ -116,8 +113,19 @@ def build_attention(kind: AttentionKind, query_size: int, memory_size: int) -> A
     Raises:
         ConfigError: If there is no such attention, or the sizes do not fit it.
     """
-    if kind == "none":
-        return None
-    if kind not in ATTENTIONS:
-        raise ConfigError(f"attention is {kind!r}; choose one of none, {', '.join(ATTENTIONS)}.")
-    return ATTENTIONS[kind](query_size, memory_size)
+    problems = attention_problems(kind, query_size, memory_size)
+    raise_together(problems, ConfigError, "The attention cannot be built:")
+    return None if kind == "none" else ATTENTIONS[kind](query_size, memory_size)
+
+
+def attention_problems(kind: str, query_size: int, memory_size: int) -> list[str]:
+    """Return what keeps the attention called ``kind`` from being built."""
+    if kind not in get_args(AttentionKind):
+        choices = ", ".join(get_args(AttentionKind))
+        return [f"attention is {kind!r}; choose one of {choices}."]
+    if kind == "dot" and query_size != memory_size:
+        return [
+            f"attention 'dot' compares the decoder state ({query_size} wide) with the memory "
+            f"({memory_size} wide). Make both equal, or choose attention 'bilinear'."
+        ]
+    return []

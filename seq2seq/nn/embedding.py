@@ -50,29 +50,44 @@ def load_embeddings(embedding: nn.Embedding, path: str | Path, pieces: Sequence[
         How many rows were filled.
 
     Raises:
-        DataError: If the file is missing, or a vector has another width than the layer.
+        DataError: If the file is missing or not UTF-8, or a vector is no vector of numbers or has
+            another width than the layer.
     """
     rows = {piece: row for row, piece in reversed(list(enumerate(pieces)))}
     filled = set()
     try:
-        with Path(path).open(encoding="utf-8") as lines:
+        # Bytes: a text file is decoded in blocks, which would not tell the line of an error.
+        with Path(path).open("rb") as lines:
             for number, line in enumerate(lines, start=1):
-                word, *values = line.rstrip().split(" ")
+                word, *values = _split(line, f"{path}:{number}")
                 if number == 1 and len(values) == 1:
                     continue
-                if len(values) != embedding.embedding_dim:
-                    raise DataError(
-                        f"{path}:{number}: the vector has {len(values)} values, the model expects "
-                        f"{embedding.embedding_dim}. Set --model.embedding_size {len(values)}."
-                    )
-                vector = torch.tensor([float(value) for value in values])
+                vector = _parse(values, embedding.embedding_dim, f"{path}:{number}")
                 for row in {rows.get(word), rows.get("▁" + word)} - {None}:
                     embedding.weight.data[row] = vector
                     filled.add(row)
     except OSError as error:
         raise DataError(f"{path}: cannot read the embeddings: {error.strerror}.") from error
-    except ValueError as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path}:{number}: not a vector of numbers: {error}.") from error
     return len(filled)
+
+
+def _split(line: bytes, place: str) -> list[str]:
+    try:
+        return line.decode("utf-8").rstrip().split(" ")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{place}: not UTF-8 at byte {error.start + 1} of the line ({error.reason}). Convert "
+            "the file to UTF-8, and give text: word2vec's binary format cannot be read."
+        ) from error
+
+
+def _parse(values: list[str], size: int, place: str) -> Tensor:
+    if len(values) != size:
+        raise DataError(
+            f"{place}: the vector has {len(values)} values, the model expects {size}. "
+            f"Set --model.embedding_size {len(values)}."
+        )
+    try:
+        return torch.tensor([float(value) for value in values])
+    except ValueError as error:
+        raise DataError(f"{place}: not a vector of numbers: {error}.") from error

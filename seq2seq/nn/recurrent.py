@@ -1,7 +1,7 @@
 """tanh RNN, GRU and LSTM stacks behind one state type; the only place that knows the cells."""
 
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +14,29 @@ Cell = Literal["rnn", "gru", "lstm"]
 RecurrentState = tuple[Tensor, ...]
 """Parts of a state, each ``(layers * directions, batch, hidden)``: an LSTM has two, others one."""
 
-_LAYERS: dict[str, Callable[..., nn.Module]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
-_GATES = {"rnn": 1, "gru": 3, "lstm": 4}
-assert set(_LAYERS) == set(get_args(Cell))
+
+class _CellKind(NamedTuple):
+    """What tells the cells of ``torch.nn`` apart.
+
+    Attributes:
+        layer: Makes a layer of the cell.
+        gates: How many gates the rows of its matrices and biases belong to, the candidate included.
+        parts: How many parts its state has.
+        forget_gate: Which of the gates keeps the old state where it is open; None without one.
+    """
+
+    layer: Callable[..., nn.Module]
+    gates: int
+    parts: int = 1
+    forget_gate: int | None = None
+
+
+_CELLS: dict[str, _CellKind] = {
+    "rnn": _CellKind(nn.RNN, gates=1),
+    "gru": _CellKind(nn.GRU, gates=3),
+    "lstm": _CellKind(nn.LSTM, gates=4, parts=2, forget_gate=1),
+}
+assert set(_CELLS) == set(get_args(Cell))
 
 
 def state_parts(cell: Cell) -> int:
@@ -25,9 +45,9 @@ def state_parts(cell: Cell) -> int:
     Raises:
         ConfigError: If there is no such cell.
     """
-    if cell not in _LAYERS:
-        raise ConfigError(f"cell is {cell!r}; choose one of {', '.join(_LAYERS)}.")
-    return 2 if cell == "lstm" else 1
+    if cell not in _CELLS:
+        raise ConfigError(f"cell is {cell!r}; choose one of {', '.join(_CELLS)}.")
+    return _CELLS[cell].parts
 
 
 class RecurrentStack(nn.Module):
@@ -68,7 +88,7 @@ class RecurrentStack(nn.Module):
         self.output_size = hidden_size * self.directions
         self.num_layers = num_layers
         self.layers = nn.ModuleList(
-            _LAYERS[cell](
+            _CELLS[cell].layer(
                 (self.output_size if layer else input_size) + context_size,
                 hidden_size,
                 batch_first=True,
@@ -81,7 +101,7 @@ class RecurrentStack(nn.Module):
             for _ in range(num_layers)
         )
         self.dropout = SequenceDropout(dropout, variational_dropout)
-        _reset_parameters(self.layers, _GATES[cell], forget_gate=1 if cell == "lstm" else None)
+        _reset_parameters(self.layers, _CELLS[cell])
 
     def forward(
         self,
@@ -143,15 +163,15 @@ class RecurrentStack(nn.Module):
         return outputs, (final,) if self.num_parts == 1 else final
 
 
-def _reset_parameters(layers: nn.ModuleList, gates: int, forget_gate: int | None) -> None:
+def _reset_parameters(layers: nn.ModuleList, kind: _CellKind) -> None:
     """Make recurrent matrices orthogonal per gate, so that early gradients keep their length."""
     for name, parameter in layers.named_parameters():
         if "bias" in name:
             nn.init.zeros_(parameter)
-            if forget_gate is not None and "bias_ih" in name:
+            if kind.forget_gate is not None and "bias_ih" in name:
                 # Source: Jozefowicz et al. 2015, section 2.2: an LSTM should begin by remembering.
-                nn.init.ones_(parameter.detach().chunk(gates)[forget_gate])
+                nn.init.ones_(parameter.detach().chunk(kind.gates)[kind.forget_gate])
         else:
             fill = nn.init.orthogonal_ if "weight_hh" in name else nn.init.xavier_uniform_
-            for block in parameter.detach().chunk(gates):
+            for block in parameter.detach().chunk(kind.gates):
                 fill(block)

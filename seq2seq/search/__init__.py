@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from seq2seq.errors import SearchError
 from seq2seq.search.beam import beam_search
 from seq2seq.search.contract import (
     Hypothesis,
     Request,
-    SearchError,
     SearchState,
     StateT,
     Step,

@@ -69,10 +69,6 @@ class Hypothesis(NamedTuple):
     is_finished: bool
 
 
-class SearchError(ValueError):
-    """A step function whose results cannot be searched."""
-
-
 @dataclass(frozen=True)
 class Request(Generic[StateT]):
     """All that a search method is told.

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from seq2seq.errors import ConfigError
-from seq2seq.search.contract import SearchError
+from seq2seq.errors import ConfigError, SearchError
 from seq2seq.search.options import SearchOptions
 
 CHUNK = 64

@@ -98,7 +98,9 @@ class SequenceTask(pl.LightningModule, ABC):
         self.optimization = optimization
         self.teacher_forcing = teacher_forcing
         self.decoding = decoding
-        self.validation_decoding = replace(decoding, beam_size=validation_beam_size, n_best=1)
+        self.validation_decoding = replace(
+            decoding, method="beam", beam_size=validation_beam_size, n_best=1
+        )
         self.tokenizers: dict[str, SubwordTokenizer] = {}
         self.signatures: dict[str, str] = {}
 
@@ -130,12 +132,20 @@ class SequenceTask(pl.LightningModule, ABC):
 
     # Training.
 
-    def compute_loss(self, batch: Batch, forcing_ratio: float = 1.0) -> SequenceLoss:
-        """Run the parallel pass along the target of a batch."""
+    def compute_loss(
+        self, batch: Batch, forcing_ratio: float = 1.0, batch_number: int = 0
+    ) -> SequenceLoss:
+        """Run the decoder along the target of a batch.
+
+        Args:
+            batch: Inputs and targets.
+            forcing_ratio: Share of decoder inputs that come from the target.
+            batch_number: What tells the random choices of batches of one optimiser step apart.
+        """
         assert batch.target is not None
         generator = None
         if forcing_ratio < 1:
-            generator = torch.Generator(self.device).manual_seed(self._forcing_seed())
+            generator = torch.Generator(self.device).manual_seed(self._forcing_seed(batch_number))
         output = decode_target(
             self.decoder,
             batch.target,
@@ -148,8 +158,12 @@ class SequenceTask(pl.LightningModule, ABC):
         assert isinstance(layer, nn.Linear)
         return sequence_cross_entropy(layer, output.features, batch.target, self.label_smoothing)
 
-    def training_step(self, batch: Batch, _batch_number: int) -> Tensor:
-        """Return the mean loss per real target token, over the batches of all ranks."""
+    def training_step(self, batch: Batch, batch_number: int) -> Tensor:
+        """Return the batch's mean loss per real target token, over all ranks.
+
+        With ``accumulate_grad_batches`` Lightning averages these means: a token then weighs less
+        in a batch that has more of them.
+        """
         forcing = self.teacher_forcing
         ratio = teacher_forcing_ratio(
             forcing.schedule,
@@ -158,7 +172,7 @@ class SequenceTask(pl.LightningModule, ABC):
             minimum=forcing.minimum,
             decay_steps=forcing.decay_steps,
         )
-        loss = self.compute_loss(batch, ratio)
+        loss = self.compute_loss(batch, ratio, batch_number)
         tokens = loss.tokens.to(loss.total.dtype)
         self.log("train/loss", loss.negative_log_likelihood / tokens, prog_bar=True)
         if forcing.schedule != "constant":
@@ -168,9 +182,11 @@ class SequenceTask(pl.LightningModule, ABC):
             tokens = self.trainer.strategy.reduce(tokens, reduce_op="mean")
         return loss.total / tokens
 
-    def _forcing_seed(self) -> int:
-        # A function of seed, step and rank alone, so that a resumed run makes the same choices.
-        key = (self.teacher_forcing.seed * 1_000_003 + self.global_step) * 8191 + self.global_rank
+    def _forcing_seed(self, batch_number: int) -> int:
+        # A function of these four alone, so that a resumed run makes the same choices. The number
+        # of the batch tells those apart whose gradients one step accumulates.
+        key = self.teacher_forcing.seed * 1_000_003 + self.global_step
+        key = (key * 1_000_003 + batch_number) * 8191 + self.global_rank
         return key % 2**63
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from seq2seq.decoders.forcing import ForcingMethod, ForcingSchedule
 from seq2seq.errors import ConfigError, raise_together
-from seq2seq.optim import OptimizerName, ScheduleName
+from seq2seq.optim import OptimizerName, ScheduleName, optimizer_problems, schedule_problems
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,10 @@ class Optimization:
         minimum_ratio: Lowest rate of ``cosine`` and ``plateau``, as a share of the full rate.
         plateau_patience: Validations without improvement that ``plateau`` puts up with.
         plateau_reduction: Factor by which ``plateau`` lowers the rate.
+
+    Raises:
+        ConfigError: If an option is unknown or out of range; all problems together. What depends
+            on the length of the training is told when it begins.
     """
 
     optimizer: OptimizerName = "adam"
@@ -38,6 +42,25 @@ class Optimization:
     plateau_patience: int = 3
     plateau_reduction: float = 0.5
 
+    def __post_init__(self) -> None:
+        problems = [
+            *optimizer_problems(
+                self.optimizer,
+                learning_rate=self.learning_rate,
+                weight_decay=self.weight_decay,
+                betas=(self.beta1, self.beta2),
+                momentum=self.momentum,
+            ),
+            *schedule_problems(
+                self.schedule,
+                warmup_steps=self.warmup_steps,
+                min_ratio=self.minimum_ratio,
+                patience=self.plateau_patience,
+                reduction=self.plateau_reduction,
+            ),
+        ]
+        raise_together(problems, ConfigError, "The optimisation cannot be set up:")
+
 
 @dataclass(frozen=True)
 class TeacherForcing:
@@ -49,7 +72,7 @@ class TeacherForcing:
         minimum: Ratio below which no schedule falls.
         decay_steps: How slowly the ratio falls, in optimiser steps.
         method: ``parallel`` (two whole-sequence passes) or ``step`` (exact, token by token).
-        seed: Seed of the choices, which also depend on the rank and the step.
+        seed: Seed of the choices, which also depend on the rank, the step and the batch.
 
     Raises:
         ConfigError: If a number is out of range; all problems together.
@@ -71,3 +94,8 @@ class TeacherForcing:
         if self.decay_steps <= 0:
             problems.append(f"teacher_forcing.decay_steps={self.decay_steps} must be positive.")
         raise_together(problems, ConfigError, "Teacher forcing cannot be set up:")
+
+    @property
+    def is_sampling_by_step(self) -> bool:
+        """Whether the decoder reads samples of its own, and so runs one step at a time."""
+        return self.method == "step" and (self.ratio < 1 or self.schedule != "constant")

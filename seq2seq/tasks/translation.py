@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal, cast, get_args
 
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from seq2seq.batches import Batch, TextInput
 from seq2seq.decoders.recurrent import Feed, RecurrentDecoder, option_problems
 from seq2seq.encoders.text import TextEncoder
-from seq2seq.errors import ConfigError, raise_together
+from seq2seq.errors import ConfigError, DataError, raise_together
 from seq2seq.metrics import CorpusTextMetric
 from seq2seq.nn.attention import AttentionKind
 from seq2seq.nn.embedding import TokenEmbedding, load_embeddings
@@ -39,7 +40,8 @@ class Translator(SequenceTask):
         tied_weights: Matrices that are one: ``none``; ``output`` (target embedding and output
             layer); ``all`` (source embedding too, which needs a shared vocabulary).
         dropout: Dropout on embeddings, between layers, on the memory and before the output layer.
-        variational_dropout: Use the same dropout mask at every time step.
+        variational_dropout: Use the same dropout mask at every time step; only where training takes
+            all steps at once.
         word_dropout: Probability of reading a token as unknown, in training.
         layer_norm: Normalise the output of every recurrent layer.
         label_smoothing: Share of the target probability spread over the whole vocabulary.
@@ -86,7 +88,15 @@ class Translator(SequenceTask):
         validation_beam_size: int = 1,
     ) -> None:
         # Plain strings, checked here: a type would let the command line report only the first.
-        problems = option_problems(cell, attention, feed, decoder_layers)
+        problems = option_problems(
+            cell,
+            attention,
+            feed,
+            decoder_layers,
+            hidden_size=hidden_size,
+            memory_size=hidden_size * (2 if bidirectional else 1),
+            variational_dropout=variational_dropout,
+        )
         problems += _out_of_range(
             {
                 "encoder_layers": encoder_layers,
@@ -106,6 +116,16 @@ class Translator(SequenceTask):
                 "tied_weights 'all' needs one vocabulary for both languages. Leave "
                 "--data.source_vocab_size unset, or set --model.tied_weights output."
             )
+        if variational_dropout and teacher_forcing.is_sampling_by_step:
+            problems.append(
+                "teacher_forcing.method 'step' would draw dropout masks of its own at every step "
+                "despite variational_dropout. Set --model.variational_dropout false, or "
+                "--model.teacher_forcing.method parallel."
+            )
+        try:
+            metric = CorpusTextMetric(tokenize=bleu_tokenize)
+        except ConfigError as error:
+            problems.append(str(error))
         raise_together(problems, ConfigError, "The translator cannot be built:")
         super().__init__(
             label_smoothing=label_smoothing,
@@ -153,10 +173,15 @@ class Translator(SequenceTask):
             variational_dropout=variational_dropout,
             layer_norm=layer_norm,
         )
-        self.metric = CorpusTextMetric(tokenize=bleu_tokenize)
+        self.metric = metric
 
     def setup(self, stage: str) -> None:
-        """Take over the tokenizers, and fill in pretrained embeddings before training."""
+        """Take over the tokenizers, and fill in pretrained embeddings before training.
+
+        Raises:
+            ConfigError: If a tokenizer has another size than the model.
+            DataError: If pretrained embeddings cannot be read, or fit none of the vocabulary.
+        """
         super().setup(stage)
         if stage != "fit":
             return
@@ -165,8 +190,19 @@ class Translator(SequenceTask):
             layer = layers[role]
             if path is not None:
                 assert isinstance(layer, nn.Embedding)
-                tokenizer = self.tokenizers[role]
-                load_embeddings(layer, path, tokenizer.pieces(range(tokenizer.vocab_size)))
+                self._fill(layer, path, role)
+
+    def _fill(self, layer: nn.Embedding, path: str, role: str) -> None:
+        tokenizer = self.tokenizers[role]
+        pieces = tokenizer.pieces(range(tokenizer.vocab_size))
+        filled = load_embeddings(layer, path, pieces)
+        if not filled:
+            raise DataError(
+                f"{path}: none of its words is in the {role} vocabulary. Set "
+                f"--model.{role}_embeddings to vectors of that language, written as the {role} "
+                "tokenizer writes words (normalisation, upper and lower case)."
+            )
+        rank_zero_info(f"{path}: filled {filled} of {len(pieces)} {role} embeddings.")
 
     def expected_vocab_sizes(self) -> dict[str, int]:
         """Return the sizes of the source and the target vocabulary."""

@@ -1,11 +1,13 @@
 import math
+from typing import get_args
 
 import pytest
 import torch
 from test_recurrent_decoder import BATCH, TIME, VOCAB, decoder, memory
 from torch import nn
 
-from seq2seq.decoders.forcing import decode_target, teacher_forcing_ratio
+from seq2seq.decoders.forcing import ForcingMethod, decode_target, teacher_forcing_ratio
+from seq2seq.decoders.recurrent import Feed
 from seq2seq.sequences import BOS_ID, EOS_ID, shift_right
 
 TARGET = torch.tensor([[5, 6, 7, 8, EOS_ID], [9, 4, EOS_ID, 0, 0], [4, 10, 5, EOS_ID, 0]])
@@ -59,8 +61,8 @@ def test_full_teacher_forcing_reads_the_shifted_target():
     assert torch.equal(recorder.seen[0], shift_right(TARGET))
 
 
-@pytest.mark.parametrize("method", ["parallel", "step"])
-@pytest.mark.parametrize("feed", ["output", "layer", "input"])
+@pytest.mark.parametrize("method", get_args(ForcingMethod))
+@pytest.mark.parametrize("feed", get_args(Feed))
 def test_the_output_belongs_to_the_inputs_that_were_read(method, feed):
     model, recorder = recording_decoder(feed=feed)
     output = decode_target(model, TARGET, memory(), ratio=0.5, method=method, generator=generator())
@@ -71,7 +73,7 @@ def test_the_output_belongs_to_the_inputs_that_were_read(method, feed):
     torch.testing.assert_close(output.features, model(read, memory()).features)
 
 
-@pytest.mark.parametrize("method", ["parallel", "step"])
+@pytest.mark.parametrize("method", get_args(ForcingMethod))
 def test_the_same_seed_makes_the_same_choices(method):
     def read(seed):
         model, recorder = recording_decoder()
@@ -82,7 +84,7 @@ def test_the_same_seed_makes_the_same_choices(method):
     assert not torch.equal(read(1), read(2))
 
 
-@pytest.mark.parametrize("method", ["parallel", "step"])
+@pytest.mark.parametrize("method", get_args(ForcingMethod))
 def test_the_ratio_is_the_share_of_target_tokens(method):
     model, recorder = recording_decoder()
     # Scores no token of the target highly, so that what was sampled can be told apart.
@@ -107,7 +109,7 @@ def test_step_sampling_draws_from_the_decoders_own_distribution():
     assert abs((read == 5).double().mean() - 0.75) < 0.05
 
 
-@pytest.mark.parametrize("method", ["parallel", "step"])
+@pytest.mark.parametrize("method", get_args(ForcingMethod))
 def test_no_gradient_flows_through_the_sampling(method):
     model, _ = recording_decoder()
     output = decode_target(model, TARGET, memory(), ratio=0.5, method=method, generator=generator())

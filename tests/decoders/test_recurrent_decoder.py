@@ -1,4 +1,5 @@
 import itertools
+from typing import get_args
 
 import pytest
 import torch
@@ -6,15 +7,15 @@ from torch import nn
 
 from seq2seq.batches import Memory
 from seq2seq.decoders.base import DecodingState
-from seq2seq.decoders.recurrent import RecurrentDecoder
+from seq2seq.decoders.recurrent import Feed, RecurrentDecoder
 from seq2seq.errors import ConfigError
+from seq2seq.nn.attention import AttentionKind
 from seq2seq.nn.embedding import TokenEmbedding
+from seq2seq.nn.recurrent import Cell
 from seq2seq.sequences import lengths_to_mask
 
 BATCH, TIME, SOURCE, HIDDEN, INPUT, FEATURES, VOCAB = 3, 5, 4, 7, 6, 8, 11
-CELLS = ["rnn", "gru", "lstm"]
-ATTENTIONS = ["none", "dot", "bilinear", "additive"]
-FEEDS = ["output", "layer", "input"]
+CELLS, ATTENTIONS, FEEDS = map(get_args, (Cell, AttentionKind, Feed))
 ALL = list(itertools.product(CELLS, ATTENTIONS, FEEDS))
 
 
@@ -173,3 +174,8 @@ def test_all_problems_of_the_options_come_together():
 def test_feeding_a_layer_needs_two_layers():
     with pytest.raises(ConfigError, match=r"two decoder layers.*--model\.feed output"):
         decoder(feed="layer", num_layers=1)
+
+
+def test_input_feeding_refuses_variational_dropout():
+    with pytest.raises(ConfigError, match=r"feed 'input'.*--model\.variational_dropout false"):
+        decoder(feed="input", dropout=0.1, variational_dropout=True)

@@ -1,9 +1,12 @@
+from typing import get_args
+
 import pytest
 import torch
 
 from seq2seq.batches import TextInput
 from seq2seq.encoders.text import TextEncoder
 from seq2seq.nn.embedding import TokenEmbedding
+from seq2seq.nn.recurrent import Cell
 
 ROWS = [[5, 6, 7, 3], [8, 3], [3]]
 HIDDEN = 7
@@ -20,7 +23,7 @@ def text(rows, width=None):
     return TextInput(torch.tensor(padded), torch.tensor([len(row) for row in rows]))
 
 
-@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+@pytest.mark.parametrize("cell", get_args(Cell))
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_extra_padding_and_batch_mates_change_nothing(cell, bidirectional):
     model = encoder(cell=cell, num_layers=2, bidirectional=bidirectional)

@@ -56,6 +56,15 @@ def test_a_wrong_vector_is_named(tmp_path, text, message):
         load_embeddings(TokenEmbedding(7, 2), vectors(tmp_path, text), PIECES)
 
 
+@pytest.mark.parametrize("lines_before", [0, 3])
+def test_a_line_that_is_not_utf8_is_named(tmp_path, lines_before):
+    path = tmp_path / "vectors.txt"
+    path.write_bytes(b"dog 1 2\n" * lines_before + b"caf\xe9 1 2\ncat 1 2\n")
+    message = rf"vectors\.txt:{lines_before + 1}: not UTF-8 at byte 4 of the line"
+    with pytest.raises(DataError, match=message):
+        load_embeddings(TokenEmbedding(7, 2), path, PIECES)
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(DataError, match=r"absent\.txt: cannot read the embeddings"):
         load_embeddings(TokenEmbedding(7, 2), tmp_path / "absent.txt", PIECES)

@@ -1,11 +1,13 @@
+from typing import get_args
+
 import pytest
 import torch
 from torch import nn
 
 from seq2seq.errors import ConfigError
-from seq2seq.nn.recurrent import RecurrentStack
+from seq2seq.nn.recurrent import Cell, RecurrentStack
 
-CELLS = ["rnn", "gru", "lstm"]
+CELLS = get_args(Cell)
 REFERENCES = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 BATCH, TIME, INPUTS, HIDDEN = 3, 5, 4, 7
 

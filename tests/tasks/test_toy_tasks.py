@@ -1,9 +1,13 @@
 """Small problems that a model of each kind has to learn; scored by decoding."""
 
+from typing import get_args
+
 import pytest
 import torch
 
 from seq2seq.batches import Batch, TextInput
+from seq2seq.decoders.recurrent import Feed
+from seq2seq.nn.recurrent import Cell
 from seq2seq.search import SearchOptions
 from seq2seq.sequences import EOS_ID, pad_sequences
 from seq2seq.tasks.options import TeacherForcing
@@ -76,8 +80,8 @@ def test_a_short_copy_is_learned_without_attention():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
-@pytest.mark.parametrize("feed", ["output", "layer", "input"])
+@pytest.mark.parametrize("cell", get_args(Cell))
+@pytest.mark.parametrize("feed", get_args(Feed))
 def test_a_reversal_is_learned(cell, feed):
     assert learn(reverse, steps=500, lengths=(1, 8), cell=cell, feed=feed) >= 0.9
 

@@ -1,5 +1,7 @@
 import itertools
+import logging
 from types import SimpleNamespace
+from typing import get_args
 
 import pytest
 import torch
@@ -7,7 +9,10 @@ from lightning.pytorch.callbacks import Callback
 from torch.nn.functional import log_softmax
 
 from seq2seq.batches import Batch, TextInput
-from seq2seq.errors import CheckpointError, ConfigError
+from seq2seq.decoders.recurrent import Feed
+from seq2seq.errors import CheckpointError, ConfigError, DataError
+from seq2seq.nn.attention import AttentionKind
+from seq2seq.nn.recurrent import Cell
 from seq2seq.search import SearchOptions
 from seq2seq.sequences import EOS_ID, pad_sequences, shift_right
 from seq2seq.tasks.base import NOT_SAVED
@@ -15,10 +20,7 @@ from seq2seq.tasks.options import Optimization, TeacherForcing
 from seq2seq.tasks.translation import Translator
 
 VOCAB, SOURCE_VOCAB, EMBEDDING, HIDDEN = 13, 17, 6, 7
-CELLS = ["rnn", "gru", "lstm"]
-ATTENTIONS = ["none", "dot", "bilinear", "additive"]
-FEEDS = ["output", "layer", "input"]
-ALL = list(itertools.product(CELLS, ATTENTIONS, FEEDS))
+ALL = list(itertools.product(*map(get_args, (Cell, AttentionKind, Feed))))
 DATES = ["the 3rd of May, 2021", "7.11.1987", "MONDAY, 4 JANUARY 2038", "March 9, 1904"]
 
 
@@ -106,6 +108,7 @@ def test_all_problems_of_the_options_come_together():
             label_smoothing=-0.1,
             validation_beam_size=0,
             max_length_ratio=-1,
+            bleu_tokenize="klingon",
         )
     for problem in (
         "cell is 'sru'; choose one of rnn, gru, lstm",
@@ -119,8 +122,64 @@ def test_all_problems_of_the_options_come_together():
         "label_smoothing=-0.1 must be",
         "validation_beam_size=0 must be at least 1",
         "max_length_ratio=-1 must not be negative",
+        "bleu_tokenize='klingon' is no tokenisation",
     ):
         assert problem in str(error.value)
+
+
+def test_unequal_widths_under_dot_attention_come_with_the_other_problems():
+    with pytest.raises(ConfigError, match=r"(?s)\(7 wide\) .* \(14 wide\).*word_dropout=2"):
+        translator(attention="dot", word_dropout=2)
+
+
+def test_variational_dropout_needs_all_steps_at_once():
+    with pytest.raises(ConfigError, match=r"feed 'input' .* despite variational_dropout"):
+        translator(feed="input", variational_dropout=True)
+
+
+@pytest.mark.parametrize("forcing", [{"ratio": 0.9}, {"schedule": "linear"}])
+def test_variational_dropout_refuses_sampling_by_step(forcing):
+    options = {"variational_dropout": True, "dropout": 0.1}
+    by_step = TeacherForcing(method="step", **forcing)
+    with pytest.raises(ConfigError, match=r"teacher_forcing\.method 'step' .*variational_dropout"):
+        translator(teacher_forcing=by_step, **options)
+    translator(teacher_forcing=TeacherForcing(method="step"), **options)
+    translator(teacher_forcing=TeacherForcing(method="parallel", **forcing), **options)
+
+
+def test_all_problems_of_the_optimisation_come_together():
+    with pytest.raises(ConfigError) as error:
+        Optimization(
+            optimizer="adm",
+            learning_rate=float("nan"),
+            weight_decay=-1,
+            beta1=1.0,
+            momentum=-0.5,
+            schedule="steps",
+            warmup_steps=-2,
+            minimum_ratio=1.5,
+            plateau_patience=-3,
+            plateau_reduction=1.0,
+        )
+    for option in (
+        "optimizer='adm'",
+        "learning_rate=nan",
+        "weight_decay=-1",
+        "beta1=1.0",
+        "momentum=-0.5",
+        "schedule='steps'",
+        "warmup_steps=-2",
+        "minimum_ratio=1.5",
+        "plateau_patience=-3",
+        "plateau_reduction=1.0",
+    ):
+        assert f"optimization.{option}" in str(error.value)
+
+
+def test_validation_searches_even_where_predictions_are_sampled():
+    task = translator(decoding=SearchOptions(method="sample", n_best=3), validation_beam_size=1)
+    options = task.validation_decoding
+    assert (options.method, options.beam_size, options.n_best) == ("beam", 1, 1)
 
 
 def test_an_unknown_tie_is_named():
@@ -162,26 +221,27 @@ def test_further_padding_does_not_change_the_loss():
     torch.testing.assert_close(task.compute_loss(padded), task.compute_loss(batch))
 
 
-def scheduled_loss(method, step=3, rank=0, seed=1):
+def scheduled_loss(method, step=3, rank=0, seed=1, batch_number=0):
     torch.manual_seed(1)
     task = translator(teacher_forcing=TeacherForcing(ratio=0.4, method=method, seed=seed))
     batch = text_batch(
         sources=[[5, 6, 7, EOS_ID]] * 4, targets=[[4, 5, 6, 7, 8, 9, 10, EOS_ID]] * 4
     )
     torch.manual_seed(99 + step)  # the global generator must not matter
-    return attach(task, step, rank).training_step(batch, 0).item()
+    return attach(task, step, rank).training_step(batch, batch_number).item()
 
 
 @pytest.mark.parametrize("method", ["parallel", "step"])
-def test_scheduled_sampling_depends_on_seed_step_and_rank_alone(method):
+def test_scheduled_sampling_depends_on_seed_step_batch_and_rank_alone(method):
     loss = scheduled_loss(method)
     assert scheduled_loss(method) == loss
     others = {
         scheduled_loss(method, step=4),
         scheduled_loss(method, rank=1),
         scheduled_loss(method, seed=2),
+        scheduled_loss(method, batch_number=1),
     }
-    assert len(others | {loss}) == 4
+    assert len(others | {loss}) == 5
 
 
 def test_a_schedule_lets_the_forcing_ratio_fall():
@@ -333,6 +393,26 @@ def test_pretrained_embeddings_are_there_when_training_begins(
     make_trainer(max_steps=1, callbacks=[start], limit_val_batches=0).fit(task, make_dates())
     assert start.weights["encoder.embedding.weight"][ROW].tolist() == [0.25] * 48
     assert start.weights["decoder.input_layer.weight"][ROW].tolist() != [0.25] * 48
+
+
+def test_how_many_embeddings_were_filled_is_told(
+    vectors, make_dates, make_translator, make_trainer, caplog, monkeypatch
+):
+    monkeypatch.setattr(logging.getLogger("lightning.pytorch"), "propagate", True)
+    task = make_translator(target_embeddings=vectors, optimization=Optimization())
+    with caplog.at_level(logging.INFO):
+        make_trainer(max_steps=1, limit_val_batches=0).fit(task, make_dates())
+    assert "vectors.txt: filled 1 of 120 target embeddings." in caplog.text
+
+
+def test_embeddings_of_another_language_are_refused(
+    tmp_path, make_dates, make_translator, make_trainer
+):
+    path = tmp_path / "foreign.txt"
+    path.write_text(f"ξένος{' 0.25' * 48}\n", encoding="utf-8")
+    task = make_translator(source_embeddings=str(path))
+    with pytest.raises(DataError, match=r"foreign\.txt: none of its words .* source vocabulary"):
+        make_trainer(max_steps=1).fit(task, make_dates())
 
 
 def test_pretrained_embeddings_do_not_overwrite_a_resumed_run(
