@@ -33,15 +33,19 @@ class Batch(NamedTuple):
     indices: Tensor
     references: tuple[tuple[str, ...], ...] = ()
 
-    def first(self, rows: int) -> "Batch":
-        """Return the first ``rows`` examples."""
-        inputs = (
-            self.inputs[:rows]
-            if isinstance(self.inputs, Tensor)
-            else type(self.inputs)(*(part[:rows] for part in self.inputs))
+    def example(self, row: int) -> "Batch":
+        """Return one example as a batch of its own, on the CPU."""
+
+        def select(part: Tensor) -> Tensor:
+            return part[row : row + 1].cpu()
+
+        inputs = self.inputs
+        return Batch(
+            select(inputs) if isinstance(inputs, Tensor) else type(inputs)(*map(select, inputs)),
+            None if self.target is None else select(self.target),
+            select(self.indices),
+            self.references[row : row + 1],
         )
-        target = None if self.target is None else self.target[:rows]
-        return Batch(inputs, target, self.indices[:rows], self.references[:rows])
 
 
 class Memory(NamedTuple):

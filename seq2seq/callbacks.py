@@ -76,7 +76,7 @@ class SampleLogger(Callback):
         for row, index in enumerate(batch.indices.tolist()):
             if index < self.samples:
                 line = f"{predictions[row].text}   (reference: {batch.references[row][0]})"
-                self._found[index] = Sample(line, _example(batch, row))
+                self._found[index] = Sample(line, batch.example(row))
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Print the scores and the samples."""
@@ -222,21 +222,6 @@ def attention_figure(prediction: Prediction) -> Figure:
     axes.set_xlabel("source")
     axes.set_ylabel("decoded")
     return figure
-
-
-def _example(batch: Batch, row: int) -> Batch:
-    """Return one example of a batch as a batch of its own, on the CPU."""
-
-    def select(part: Tensor) -> Tensor:
-        return part[row : row + 1].cpu()
-
-    inputs = batch.inputs
-    return Batch(
-        inputs=select(inputs) if isinstance(inputs, Tensor) else type(inputs)(*map(select, inputs)),
-        target=None if batch.target is None else select(batch.target),
-        indices=select(batch.indices),
-        references=batch.references[row : row + 1],
-    )
 
 
 def _gather(trainer: pl.Trainer, share: dict[int, Item]) -> dict[int, Item]:
