@@ -1,5 +1,6 @@
 """What the data of every modality shares: datasets with an epoch, loaders that can resume."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar, get_args
 
@@ -17,7 +18,7 @@ Example = TypeVar("Example", covariant=True)
 _PREFETCHED_BATCHES = 4
 
 
-class SequenceDataset(Dataset[Example]):
+class SequenceDataset(Dataset[Example], ABC):
     """A dataset whose random choices depend on the seed, the epoch and the index alone.
 
     Args:
@@ -30,8 +31,8 @@ class SequenceDataset(Dataset[Example]):
         self._epoch = torch.zeros(1, dtype=torch.int64)
         self._epoch.share_memory_()  # type: ignore[no-untyped-call]  # torch gives it no types
 
-    def __len__(self) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def __len__(self) -> int: ...
 
     def set_epoch(self, epoch: int) -> None:
         """Choose which random choices are made, here and in the workers."""

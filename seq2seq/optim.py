@@ -63,7 +63,7 @@ def build_optimizer(
     optimizer = constructor(
         _parameter_groups(model, weight_decay),
         lr=learning_rate,
-        # One kernel for the whole update: about five times as fast on a CPU as one per operation.
+        # One kernel for the whole update, where a CPU would otherwise start one per operation.
         fused=True,
         **{option: options[option] for option in own_options},
     )
