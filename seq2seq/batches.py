@@ -1,4 +1,4 @@
-"""What travels between the parts: a batch from the data, a memory from the encoder."""
+"""What travels between the parts: a batch from the data, a memory from the encoder, predictions."""
 
 from typing import Any, NamedTuple
 
@@ -22,16 +22,19 @@ class Batch(NamedTuple):
 
     Attributes:
         inputs: What the task's encoder takes: a ``TextInput``, a tensor of pictures, ...
-        target: Ids ending in ``EOS_ID`` and padded with ``PAD_ID``, int64 ``(batch, time)``;
+        target: Ids ending in ``EOS_ID`` and padded with ``PAD_ID``, int64 ``(targets, time)``;
             None when only the inputs are known.
         indices: Position of each example in its corpus, int64 ``(batch,)``.
         references: The raw target texts of each example, for scoring what was decoded.
+        rows: Which input each target belongs to, int64 ``(targets,)``, where an input has several
+            targets and is encoded once for all of them; None where each has one.
     """
 
     inputs: Any
     target: Tensor | None
     indices: Tensor
     references: tuple[tuple[str, ...], ...] = ()
+    rows: Tensor | None = None
 
     def example(self, row: int) -> "Batch":
         """Return one example as a batch of its own, on the CPU."""
@@ -39,12 +42,19 @@ class Batch(NamedTuple):
         def select(part: Tensor) -> Tensor:
             return part[row : row + 1].cpu()
 
-        inputs = self.inputs
+        inputs, target, rows = self.inputs, self.target, self.rows
+        if rows is not None:
+            is_own = rows == row
+            rows = rows.new_zeros(int(is_own.sum())).cpu()
+            target = None if target is None else target[is_own].cpu()
+        elif target is not None:
+            target = select(target)
         return Batch(
             select(inputs) if isinstance(inputs, Tensor) else type(inputs)(*map(select, inputs)),
-            None if self.target is None else select(self.target),
+            target,
             select(self.indices),
             self.references[row : row + 1],
+            rows,
         )
 
 
@@ -68,3 +78,32 @@ class Memory(NamedTuple):
         """Return the rows of ``index``, int64 ``(rows,)``, in that order."""
         keys = None if self.keys is None else self.keys[index]
         return Memory(self.values[index], self.mask[index], self.summary[index], keys)
+
+
+class Prediction(NamedTuple):
+    """One decoded output.
+
+    Attributes:
+        text: What the user reads.
+        score: Length-normalised log-probability.
+        tokens: Target tokens, with the end of sequence where the search reached it.
+        token_log_probs: Log-probability of each token.
+        attention: Weights ``(tokens, source)``; None unless asked for.
+        source_tokens: What the columns of ``attention`` stand for, where they are words.
+        grid: Rows and columns of cells that the columns of ``attention`` stand for, row by row,
+            where they are parts of a picture.
+        error: Why there is no output, where the input could not be used.
+    """
+
+    text: str
+    score: float
+    tokens: list[str]
+    token_log_probs: list[float]
+    attention: Tensor | None = None
+    source_tokens: list[str] | None = None
+    grid: tuple[int, int] | None = None
+    error: str | None = None
+
+
+NOTHING = Prediction(text="", score=0.0, tokens=[], token_log_probs=[])
+"""What is predicted for an empty input, without asking the model."""

@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from seq2seq.batches import Batch
+from seq2seq.batches import Batch, Prediction
 from seq2seq.sequences import PAD_ID
-from seq2seq.tasks.base import Prediction, SequenceTask
+from seq2seq.tasks.base import SequenceTask
 
 Item = TypeVar("Item")
 
@@ -36,9 +36,8 @@ class SampleLogger(Callback):
     """Shows a few decoded validation examples, on the terminal and in TensorBoard.
 
     They are the same ones every time: the first of the validation corpus, in its order, wherever
-    the batches have them. TensorBoard also gets a picture of the attention of the first of them.
-    The signatures of the metrics are shown once per run, beside the first scores that they belong
-    to.
+    the batches have them. TensorBoard also gets a figure of what each of them attended to. The
+    signatures of the metrics are shown once per run, beside the first scores that they belong to.
 
     Args:
         samples: Number of examples; all of them where the corpus has fewer.
@@ -208,22 +207,6 @@ class PredictionWriter(Callback):
         pl_module.print(f"{len(texts)} predictions written to {path}")
 
 
-def attention_figure(prediction: Prediction) -> Figure:
-    """Draw the attention of a prediction: a row per target token, a column per source token."""
-    assert prediction.attention is not None
-    assert prediction.source_tokens is not None
-    rows, columns = prediction.attention.shape
-    figure = Figure(figsize=(2 + 0.35 * columns, 1.5 + 0.3 * rows), layout="constrained")
-    axes = figure.subplots()
-    weights = prediction.attention.cpu().float().numpy()  # matplotlib warns of tensors
-    axes.imshow(weights, cmap="Greys", vmin=0, vmax=1, aspect="auto")
-    axes.set_xticks(range(columns), prediction.source_tokens, rotation=60, ha="right")
-    axes.set_yticks(range(rows), prediction.tokens[:rows])
-    axes.set_xlabel("source")
-    axes.set_ylabel("decoded")
-    return figure
-
-
 def _gather(trainer: pl.Trainer, share: dict[int, Item]) -> dict[int, Item]:
     """Return what all ranks have found, by its index; every rank must take part."""
     shares = [share]
@@ -239,9 +222,12 @@ def _log_samples(trainer: pl.Trainer, task: SequenceTask, samples: list[Sample])
         return
     lines = "\n\n".join(sample.line for sample in samples)
     writer.add_text("val/samples", lines, trainer.global_step)
-    figure = _attention_figure(task, samples[0].batch)
-    if figure is not None:
-        writer.add_figure("val/attention", figure, trainer.global_step)
+    if task.decoder.attention is None:
+        return
+    for place, sample in enumerate(samples):
+        figure = _attention_figure(task, sample.batch)
+        if figure is not None:
+            writer.add_figure(f"val/attention/{place}", figure, trainer.global_step)
 
 
 def _attention_figure(task: SequenceTask, batch: Batch) -> Figure | None:
@@ -249,7 +235,7 @@ def _attention_figure(task: SequenceTask, batch: Batch) -> Figure | None:
     options = replace(task.validation_decoding, return_attention=True)
     batch = task.transfer_batch_to_device(batch, task.device, 0)
     prediction = task.predict_batch(batch, options)[0][0]
-    return None if prediction.attention is None else attention_figure(prediction)
+    return task.figure(batch, prediction)
 
 
 def _tensorboard(trainer: pl.Trainer) -> SummaryWriter | None:

@@ -7,7 +7,9 @@ from typing import Any
 import torch
 
 from seq2seq.errors import CheckpointError
-from seq2seq.tasks.base import CHECKPOINT_KEY
+
+CHECKPOINT_KEY = "seq2seq"
+"""Entry of a checkpoint that this project adds to Lightning's own."""
 
 _ARCHIVE = b"PK\x03\x04"  # how every file that torch.save writes begins: it is a ZIP archive
 

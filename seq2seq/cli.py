@@ -1,6 +1,7 @@
 """``seq2seq {fit,validate,test,predict}``: the Lightning CLI over this project's tasks and data."""
 
 import logging
+import pkgutil
 import sys
 import warnings
 from argparse import ArgumentError
@@ -15,11 +16,11 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 import datamodules  # noqa: F401  # makes its classes known by their short names
+import seq2seq.tasks.captioning
 import seq2seq.tasks.translation  # noqa: F401
 from seq2seq.callbacks import PredictionWriter, SampleLogger, Throughput
-from seq2seq.checkpoints import read_checkpoint
+from seq2seq.checkpoints import CHECKPOINT_KEY, read_checkpoint
 from seq2seq.errors import CheckpointError, ConfigError, find_user_error
-from seq2seq.tasks.base import CHECKPOINT_KEY
 
 SIGTERM_STATUS = 143
 """128 + 15: what a shell reports for a process that SIGTERM ended."""
@@ -51,7 +52,6 @@ class SequenceCLI(LightningCLI):
         parser.set_defaults(
             {
                 "checkpoint.filename": "best",
-                "checkpoint.monitor": "val/bleu",
                 "checkpoint.mode": "max",
                 "last.filename": "last",
             }
@@ -72,6 +72,8 @@ class SequenceCLI(LightningCLI):
             return
         config = self.config[subcommand]
         _check_checkpoint(config, subcommand)
+        if config.checkpoint.monitor is None:
+            config.checkpoint.monitor = pkgutil.resolve_name(config.model.class_path).monitor
         if config.weights_only is None:
             # Lightning would run code that is pickled in a checkpoint behind a URL.
             config.weights_only = True

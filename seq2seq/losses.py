@@ -55,6 +55,40 @@ def sequence_cross_entropy(
     return SequenceLoss(total, nll.detach(), is_real.sum())
 
 
+def sequence_log_likelihood(output_layer: nn.Linear, features: Tensor, target: Tensor) -> Tensor:
+    """Return the log-probability of each row's real tokens together, ``(batch,)``.
+
+    For losses that weigh rows; ``sequence_cross_entropy`` is the quicker one where all weigh alike.
+
+    Args:
+        output_layer: Maps features to scores ``(..., vocab)``.
+        features: ``(batch, time, feature_size)``.
+        target: Ids padded with ``PAD_ID``, int64 ``(batch, time)``.
+    """
+    is_real = target != PAD_ID
+    scores = output_layer(features[is_real]).float()
+    nll = functional.cross_entropy(scores, target[is_real], reduction="none")
+    rows = is_real.nonzero()[:, 0]
+    return nll.new_zeros(len(target)).index_add(0, rows, -nll)
+
+
+def attention_penalty(attention: Tensor, target: Tensor) -> Tensor:
+    """Return how unevenly attention was spread over the whole output, summed over a batch.
+
+    That is ``(1 - total attention)`` squared, summed over positions and rows: the doubly
+    stochastic term.
+
+    Args:
+        attention: Weights ``(batch, time, source)``.
+        target: Ids padded with ``PAD_ID``, int64 ``(batch, time)``.
+
+    Source: Xu et al. 2015, arXiv:1502.03044, equation 14.
+    """
+    is_real = (target != PAD_ID).unsqueeze(2)
+    received = (attention.float() * is_real).sum(dim=1)  # (batch, source)
+    return (1 - received).square().sum()
+
+
 class _LinearCrossEntropy(torch.autograd.Function):
     """Summed cross-entropy of a linear layer; the gradient is ready when the loss is."""
 

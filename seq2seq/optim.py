@@ -1,7 +1,7 @@
 """Optimisers and learning-rate schedules, by name."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -31,6 +31,7 @@ def build_optimizer(
     weight_decay: float = 0.0,
     betas: tuple[float, float] = (0.9, 0.999),
     momentum: float = 0.0,
+    groups: Sequence["ParameterGroup"] = (),
 ) -> Optimizer:
     """Return an optimiser of the trainable parameters of ``model``.
 
@@ -46,6 +47,7 @@ def build_optimizer(
         weight_decay: Coefficient of the decay.
         betas: Decay rates of the two moments, read by ``adam`` and ``adamw``.
         momentum: Read by ``sgd``.
+        groups: Parameters that learn at a rate of their own.
 
     Raises:
         ConfigError: If an option is unknown or out of range; all problems together.
@@ -61,7 +63,7 @@ def build_optimizer(
     constructor, own_options = _OPTIMIZERS[name]
     options = {"betas": betas, "momentum": momentum}
     optimizer = constructor(
-        _parameter_groups(model, weight_decay),
+        _parameter_groups(model, weight_decay, groups),
         lr=learning_rate,
         # One kernel for the whole update, where a CPU would otherwise start one per operation.
         fused=True,
@@ -97,13 +99,34 @@ def optimizer_problems(
     return problems
 
 
-def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+class ParameterGroup(NamedTuple):
+    """Parameters that learn at a rate of their own.
+
+    Attributes:
+        parameters: Which.
+        learning_rate: Step size after the warm-up.
+    """
+
+    parameters: list[nn.Parameter]
+    learning_rate: float
+
+
+def _parameter_groups(
+    model: nn.Module, weight_decay: float, own: Sequence[ParameterGroup]
+) -> list[dict[str, object]]:
     embeddings = {module.weight for module in model.modules() if isinstance(module, nn.Embedding)}
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    decayed = [p for p in trainable if p.ndim > 1 and p not in embeddings]
-    spared = [p for p in trainable if p.ndim <= 1 or p in embeddings]
-    groups = ((decayed, weight_decay), (spared, 0.0))
-    return [{"params": params, "weight_decay": decay} for params, decay in groups if params]
+    elsewhere = {parameter for group in own for parameter in group.parameters}
+    shared = [parameter for parameter in trainable if parameter not in elsewhere]
+    found: list[dict[str, object]] = []
+    for parameters, rate in ((shared, None), *own):
+        decayed = [p for p in parameters if p.ndim > 1 and p not in embeddings]
+        spared = [p for p in parameters if p.ndim <= 1 or p in embeddings]
+        options = {} if rate is None else {"lr": rate}
+        for params, decay in ((decayed, weight_decay), (spared, 0.0)):
+            if params:
+                found.append({"params": params, "weight_decay": decay, **options})
+    return found
 
 
 def build_schedules(
@@ -164,13 +187,12 @@ def build_schedules(
     if name != "plateau":
         factor = partial(_FACTORS[name], curve)
         return [{"scheduler": LambdaLR(optimizer, factor), "interval": "step"}]
-    full_rate = optimizer.param_groups[0]["lr"]
     plateau = ReduceLROnPlateau(
         optimizer,
         mode=mode,
         factor=reduction,
         patience=patience,
-        min_lr=full_rate * min_ratio,
+        min_lr=[group["lr"] * min_ratio for group in optimizer.param_groups],
     )
     schedules: list[LRSchedulerConfigType] = [
         {

@@ -1,126 +1,72 @@
 """``seq2seq-predict``: decode with a checkpoint, which carries all that it needs."""
 
-import json
 import os
-import queue
 import sys
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TextIO
+from typing import TextIO
 
 from jsonargparse import ArgumentParser
 from rich.console import Console
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from seq2seq.errors import CheckpointError, ConfigError, DataError
-from seq2seq.predictor import SORTED_BATCHES, Device, Precision, check_batch_size, load
+from seq2seq.prediction_input import open_items, ready_chunks
+from seq2seq.prediction_output import FigureFolder, Format, row_format
+from seq2seq.predictor import Device, Precision, check_batch_size, load
 from seq2seq.search import SearchError, SearchOptions
-from seq2seq.tasks.base import Prediction
-
-
-def read_lines(stream: BinaryIO, name: str) -> Iterator[str]:
-    """Yield the lines of a stream as they come.
-
-    Raises:
-        DataError: If a line is not UTF-8, naming it.
-    """
-    for number, line in enumerate(iter(stream.readline, b""), start=1):
-        try:
-            yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-        except UnicodeDecodeError as error:
-            raise DataError(
-                f"{name}:{number}: is not UTF-8 (byte {error.start + 1} of the line). "
-                "Convert the file, for example with iconv."
-            ) from error
-
-
-def ready_chunks(lines: Iterator[str], size: int) -> Iterator[list[str]]:
-    """Yield the lines that are there, at least one and at most ``size``, without waiting for more.
-
-    So a person at a terminal gets an answer per line, and a pipe full batches.
-    """
-    waiting: queue.Queue[str | BaseException | None] = queue.Queue(maxsize=2 * size)
-
-    def read() -> None:
-        try:
-            for line in lines:
-                waiting.put(line)
-            waiting.put(None)
-        except BaseException as error:  # carried over to the thread that consumes
-            waiting.put(error)
-
-    threading.Thread(target=read, daemon=True).start()
-    chunk: list[str] = []
-    while True:
-        item = waiting.get()
-        if isinstance(item, str):
-            chunk.append(item)
-        if chunk and (not isinstance(item, str) or len(chunk) == size or waiting.empty()):
-            yield chunk
-            chunk = []
-        if isinstance(item, BaseException):
-            raise item
-        if item is None:
-            return
-
-
-def format_text(_source: str, predictions: list[Prediction]) -> str:
-    """Return one line; several hypotheses are separated by tabs."""
-    return "\t".join(prediction.text for prediction in predictions)
-
-
-def format_json(source: str, predictions: list[Prediction]) -> str:
-    """Return one JSON object; further hypotheses are under ``n_best``."""
-    records = [_record(prediction) for prediction in predictions]
-    record = {"source": source, **records[0]}
-    if len(records) > 1:
-        record["n_best"] = records
-    return json.dumps(record, ensure_ascii=False)
-
-
-def _record(prediction: Prediction) -> dict[str, Any]:
-    record: dict[str, Any] = {
-        "text": prediction.text,
-        "score": round(prediction.score, 5),
-        "tokens": prediction.tokens,
-        "token_scores": [round(value, 5) for value in prediction.token_log_probs],
-    }
-    if prediction.attention is not None:
-        record["source_tokens"] = prediction.source_tokens
-        # For each target token the source token that it attends to most.
-        record["alignment"] = prediction.attention.argmax(dim=-1).tolist()
-    return record
-
-
-FORMATS = {"text": format_text, "jsonl": format_json}
+from seq2seq.tasks.base import SequenceTask
 
 
 def build_parser() -> ArgumentParser:
     """Return the parser of ``seq2seq-predict``."""
     parser = ArgumentParser(
         prog="seq2seq-predict",
-        description="Decode with a checkpoint: one output line per input line, in order.",
+        description=(
+            "Decode with a checkpoint: one output line per input, in order. An input is a line of "
+            "text or a file, such as a picture, as the checkpoint's task has it. Where some could "
+            "not be used, the others are decoded all the same, and the exit status is 1."
+        ),
     )
     parser.add_argument("--ckpt_path", type=str, required=True, help="Checkpoint to use.")
     parser.add_argument(
-        "--input", type=str, default="-", help="File to read; - for standard input."
+        "--input",
+        type=str,
+        default="-",
+        help=(
+            "File to read; - for standard input. For pictures: a picture, a folder (with those "
+            "below it, sorted), or a text file or standard input with a path on each line. Paths "
+            "of a file are relative to its folder, or to the working directory if they are there."
+        ),
     )
     parser.add_argument(
         "--output", type=str, default="-", help="File to write; - for standard output."
     )
     parser.add_argument(
         "--format",
-        type=Literal["text", "jsonl"],
+        type=Format,
         default="text",
-        help="text: the best output, or n_best of them separated by tabs; jsonl: with scores.",
+        help=(
+            "text: the best output, or n_best of them separated by tabs, for pictures after the "
+            "path and a tab; jsonl: with tokens and scores; csv: source, text, score and error, "
+            "with n_best a row and a rank for each."
+        ),
     )
     parser.add_argument(
         "--alignment",
         action="store_true",
-        help="With jsonl: for each target token the source token that it attends to most.",
+        help="With jsonl, for text: for each target token the source token it attends to most.",
+    )
+    parser.add_argument(
+        "--attention_dir",
+        type=str | None,
+        default=None,
+        help=(
+            "Folder for a PNG per input that shows what each token attended to: 000001.png, ... by "
+            "line; for pictures their own names, with the folders between joined by __."
+        ),
     )
     parser.add_argument(
         "--batch_size",
@@ -152,56 +98,72 @@ def run(arguments: Sequence[str] | None = None) -> None:
 
     Raises:
         ConfigError: If options are out of range or do not fit together.
-        DataError: If the input cannot be read, or the output not be written.
+        DataError: If the input cannot be read, or the output not be written; in the end, if some
+            inputs could not be used.
         CheckpointError: If the checkpoint cannot be used.
     """
     options = build_parser().parse_args(arguments)
     check_batch_size(options.batch_size)
     if options.alignment and options.format != "jsonl":
-        raise ConfigError("--alignment has no place in text. Set --format jsonl.")
+        raise ConfigError(f"--alignment has no place in {options.format}. Set --format jsonl.")
     names = {field.name for field in fields(SearchOptions)}
     search_options = SearchOptions(
         **{name: value for name, value in vars(options).items() if name in names},
-        return_attention=options.alignment,
+        return_attention=options.alignment or options.attention_dir is not None,
     )
     predictor = load(options.ckpt_path, options.device, options.precision)
-    formatter = FORMATS[options.format]
+    kind = predictor.task.item_kind
+    if options.alignment and kind != "line":
+        raise ConfigError(
+            f"--alignment is between words, and this checkpoint reads {kind}s. Set --attention_dir "
+            "to see what it attends to."
+        )
+    rows = row_format(
+        options.format, kind, is_ranked=options.n_best > 1, has_alignment=options.alignment
+    )
+    count = unusable = 0
     with ExitStack() as stack:
-        source = _open_input(options.input, stack)
+        items = open_items(options.input, kind, stack)
+        figures = _open_figures(options.attention_dir, options.input, predictor.task)
         output = _open_output(options.output, options.input, stack)
         is_typed = options.input == "-" and sys.stdin.isatty()
         progress = stack.enter_context(_progress_bar(is_hidden=is_typed or output.isatty()))
         done = progress.add_task("decoded", total=None)
-        lines = read_lines(source, "standard input" if options.input == "-" else options.input)
-        count = 0
-        for chunk in ready_chunks(lines, options.batch_size * SORTED_BATCHES):
+        if rows.header is not None:
+            print(rows.header, file=output)
+        for chunk in ready_chunks(items, predictor.chunk_size(options.batch_size)):
             found = predictor.predict_chunk(chunk, search_options, options.batch_size, count)
-            for item, predictions in zip(chunk, found, strict=True):
-                print(formatter(item, predictions), file=output)
+            for number, (item, predictions) in enumerate(zip(chunk, found, strict=True), count + 1):
+                if figures is not None:
+                    figures.write(item, number, predictions[0])
+                print(rows.write(item, predictions), file=output)
+                unusable += predictions[0].error is not None
             output.flush()
             count += len(chunk)
             progress.advance(done, len(chunk))
+    if unusable:
+        raise DataError(
+            f"{unusable} of {count} inputs could not be used; see the rows marked with an error."
+        )
 
 
-def _open_input(path: str, stack: ExitStack) -> BinaryIO:
-    if path == "-":
-        # Not sys.stdin.buffer: Python closes that when it ends, and aborts if the thread that reads
-        # ahead is still waiting in it.
-        return os.fdopen(sys.stdin.fileno(), "rb", closefd=False)
-    try:
-        return stack.enter_context(Path(path).open("rb"))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}.") from error
+def _open_figures(folder: str | None, source: str, task: SequenceTask) -> FigureFolder | None:
+    if folder is None:
+        return None
+    return FigureFolder(Path(folder), task, Path(source) if Path(source).is_dir() else None)
 
 
 def _open_output(path: str, source: str, stack: ExitStack) -> TextIO:
     if path == "-":
-        sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]  # a real file here
+        # Names of files need not be UTF-8.
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]  # a real file here
         return sys.stdout
     if source != "-" and Path(path).exists() and Path(path).samefile(source):
         raise ConfigError(f"{path}: --output would overwrite --input. Give it another name.")
     try:
-        return stack.enter_context(Path(path).open("w", encoding="utf-8"))
+        return stack.enter_context(
+            Path(path).open("w", encoding="utf-8", errors="backslashreplace")
+        )
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error.strerror}.") from error
 

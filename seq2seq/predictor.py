@@ -1,7 +1,9 @@
 """``seq2seq.load``: a checkpoint, ready for raw inputs."""
 
+import os
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from itertools import islice
 from pathlib import Path
@@ -9,15 +11,20 @@ from typing import Any, Literal
 
 import torch
 
-from seq2seq.checkpoints import read_checkpoint
-from seq2seq.errors import CheckpointError, ConfigError
+from seq2seq.batches import NOTHING, Prediction
+from seq2seq.checkpoints import CHECKPOINT_KEY, read_checkpoint
+from seq2seq.errors import CheckpointError, ConfigError, DataError
 from seq2seq.search import SearchOptions
-from seq2seq.tasks.base import CHECKPOINT_KEY, NOTHING, Prediction, SequenceTask
+from seq2seq.tasks.base import ItemKind, SequenceTask
+from seq2seq.tasks.captioning import Captioner
 from seq2seq.tasks.translation import Translator
 
-TASKS: dict[str, type[SequenceTask]] = {"Translator": Translator}
-SORTED_BATCHES = 16
-"""Batches' worth of inputs that are sorted by length together."""
+TASKS: dict[str, type[SequenceTask]] = {"Translator": Translator, "Captioner": Captioner}
+CHUNK_BATCHES: dict[ItemKind, int] = {"line": 16, "picture": 4}
+"""Batches' worth of inputs that are predicted together: many where they are sorted by length, else
+enough that the next batch is read while one is decoded."""
+
+_READERS = 4  # threads that load inputs; decoding a picture leaves the others free to run
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["32", "bf16"]
@@ -46,17 +53,31 @@ class Predictor:
         self.task = task.to(device).eval()
         self._is_mixed = precision == "bf16"
 
-    def predict(self, items: Iterable[str], *, batch_size: int = 64, **decoding: Any) -> list[str]:
+    def chunk_size(self, batch_size: int) -> int:
+        """Return how many inputs to give to ``predict_chunk`` at once.
+
+        Raises:
+            ConfigError: If ``batch_size`` is less than 1.
+        """
+        check_batch_size(batch_size)
+        return batch_size * CHUNK_BATCHES[self.task.item_kind]
+
+    def predict(
+        self, items: Iterable[str | os.PathLike[str]], *, batch_size: int = 64, **decoding: Any
+    ) -> list[str]:
         """Return the best output for each input, in order.
 
         Args:
-            items: Raw inputs; an empty one gives an empty output.
+            items: Raw inputs, lines of text or paths as the task has it; an empty one gives an
+                empty output.
             batch_size: How many inputs to decode together; it does not change the outputs.
             decoding: Fields of ``SearchOptions``, such as ``beam_size=1``.
 
         Raises:
             ConfigError: If ``batch_size`` or a decoding option is out of range, or there is no such
                 option.
+            DataError: If an input cannot be used, such as a damaged picture. ``stream`` goes on
+                where this stops.
         """
         names = [field.name for field in fields(SearchOptions)]
         if unknown := decoding.keys() - names:
@@ -65,15 +86,26 @@ class Predictor:
                 f"Choose from {', '.join(names)}."
             )
         options = replace(self.task.decoding, **decoding)
-        return [best.text for best, *_ in self.stream(items, options, batch_size)]
+        outputs = []
+        for best, *_ in self.stream(items, options, batch_size):
+            if best.error is not None:
+                raise DataError(best.error)
+            outputs.append(best.text)
+        return outputs
 
     def stream(
-        self, items: Iterable[str], options: SearchOptions, batch_size: int = 64
+        self,
+        items: Iterable[str | os.PathLike[str]],
+        options: SearchOptions,
+        batch_size: int = 64,
     ) -> Iterator[list[Prediction]]:
-        """Yield the predictions of each input, best first, in order, reading ahead a little."""
-        check_batch_size(batch_size)
-        items, done = iter(items), 0
-        while chunk := list(islice(items, batch_size * SORTED_BATCHES)):
+        """Yield the predictions of each input, best first, in order, reading ahead a little.
+
+        An input that cannot be used has one prediction, which says why as its ``error``.
+        """
+        size, done = self.chunk_size(batch_size), 0
+        remaining = (os.fspath(item) for item in items)
+        while chunk := list(islice(remaining, size)):
             yield from self.predict_chunk(chunk, options, batch_size, done)
             done += len(chunk)
 
@@ -81,6 +113,8 @@ class Predictor:
         self, items: Sequence[str], options: SearchOptions, batch_size: int = 64, offset: int = 0
     ) -> list[list[Prediction]]:
         """Return the predictions of each input, best first.
+
+        An input that cannot be used has one prediction, which says why as its ``error``.
 
         Args:
             items: Raw inputs.
@@ -95,19 +129,51 @@ class Predictor:
         # Inputs of like length share a batch, so that little is spent on padding.
         order = sorted(
             (row for row, item in enumerate(items) if item.strip()),
-            key=lambda row: len(items[row]),
+            key=lambda row: self.task.item_length(items[row]),
         )
+        batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
         predictions: list[list[Prediction]] = [[NOTHING] for _ in items]
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
-            batch = self.task.collate([items[row] for row in rows])
-            batch = batch._replace(indices=torch.tensor([offset + row for row in rows]))
-            batch = self.task.transfer_batch_to_device(batch, self.task.device, 0)
-            with torch.autocast(self.task.device.type, torch.bfloat16, enabled=self._is_mixed):
-                found = self.task.predict_batch(batch, options)
-            for row, best in zip(rows, found, strict=True):
-                predictions[row] = best
+        for rows, loaded in zip(batches, self._load_batches(items, batches), strict=True):
+            usable = {}
+            for row, item in zip(rows, loaded, strict=True):
+                if isinstance(item, DataError):
+                    predictions[row] = [NOTHING._replace(error=str(item))]
+                else:
+                    usable[row] = item
+            if usable:
+                places = torch.tensor([offset + row for row in usable])
+                found = self._predict_batch(list(usable.values()), places, options)
+                for row, best in zip(usable, found, strict=True):
+                    predictions[row] = best
         return predictions
+
+    def _load_batches(
+        self, items: Sequence[str], batches: list[list[int]]
+    ) -> Iterator[list[Any | DataError]]:
+        """Yield what the task loads for each batch, and why it could not."""
+
+        def load_item(row: int) -> Any | DataError:
+            try:
+                return self.task.load_item(items[row])
+            except DataError as error:
+                return error
+
+        with ThreadPoolExecutor(_READERS) as readers:
+            loads = (readers.map(load_item, rows) for rows in batches)
+            following = next(loads, None)
+            while following is not None:
+                # The next batch is read while the caller decodes this one; no more than that, as
+                # pictures fill the memory.
+                present, following = following, next(loads, None)
+                yield list(present)
+
+    def _predict_batch(
+        self, loaded: list[Any], places: torch.Tensor, options: SearchOptions
+    ) -> list[list[Prediction]]:
+        batch = self.task.collate(loaded)._replace(indices=places)
+        batch = self.task.transfer_batch_to_device(batch, self.task.device, 0)
+        with torch.autocast(self.task.device.type, torch.bfloat16, enabled=self._is_mixed):
+            return self.task.predict_batch(batch, options)
 
 
 def check_batch_size(batch_size: int) -> None:

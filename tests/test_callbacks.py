@@ -9,7 +9,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from datamodules.synthetic import DatesDataModule
 from seq2seq.batches import Batch
-from seq2seq.callbacks import PredictionWriter, SampleLogger, Throughput, attention_figure
+from seq2seq.callbacks import PredictionWriter, SampleLogger, Throughput
+from seq2seq.figures import attention_figure
 from seq2seq.search import SearchOptions
 from seq2seq.tasks.options import Optimization
 
@@ -28,6 +29,12 @@ def logged_text(logger, name):
         event.tensor_proto.string_val[0].decode()
         for event in events.Tensors(f"{name}/text_summary")
     ]
+
+
+def logged_images(logger):
+    logger.experiment.flush()
+    events = EventAccumulator(logger.log_dir).Reload()
+    return {name: events.Images(name)[0] for name in events.Tags()["images"]}
 
 
 # Samples and signatures.
@@ -83,22 +90,23 @@ def test_the_samples_are_the_first_of_the_corpus_in_its_order(
     assert logged_text(logger, "val/samples") == ["\n\n".join(expected)]
 
 
-def test_the_picture_is_of_the_first_of_the_corpus(
+def test_the_figures_are_those_of_the_samples(
     odd_lengths, trained, make_trainer, logger, monkeypatch
 ):
     data, pairs = odd_lengths
     drawn = []
     monkeypatch.setattr(
-        "seq2seq.callbacks.attention_figure",
+        "seq2seq.tasks.base.attention_figure",
         lambda prediction: drawn.append(prediction) or attention_figure(prediction),
     )
-    trainer = make_trainer(logger=logger, callbacks=[SampleLogger()])
+    trainer = make_trainer(logger=logger, callbacks=[SampleLogger(3)])
     trainer.validate(trained, data, verbose=False)
-    [prediction] = drawn
     options = replace(trained.validation_decoding, return_attention=True)
-    [[expected]] = trained.predict_batch(trained.collate([pairs[0].source]), options)
-    assert prediction.source_tokens == expected.source_tokens
-    assert prediction.tokens == expected.tokens
+    for prediction, pair in zip(drawn, pairs[:3], strict=True):
+        [[expected]] = trained.predict_batch(trained.collate([pair.source]), options)
+        assert prediction.source_tokens == expected.source_tokens
+        assert prediction.tokens == expected.tokens
+    assert sorted(logged_images(logger)) == [f"val/attention/{place}" for place in range(3)]
 
 
 def test_samples_of_other_ranks_are_shown_too(trained, monkeypatch, capsys):
@@ -140,25 +148,15 @@ def test_a_sanity_check_shows_nothing(make_translator, make_dates, make_trainer,
     assert "step 0" not in printed
 
 
-def test_the_first_sample_gets_a_picture_of_its_attention(
-    trained, make_dates, make_trainer, logger
+def test_a_model_without_attention_has_no_figures(
+    make_translator, trained, make_dates, make_trainer, logger
 ):
+    task = make_translator(attention="none", optimization=Optimization())
+    task.tokenizers = trained.tokenizers
     trainer = make_trainer(logger=logger, callbacks=[SampleLogger()])
-    trainer.validate(trained, make_dates(), verbose=False)
-    logger.experiment.flush()
-    events = EventAccumulator(logger.log_dir).Reload()
-    [picture] = events.Images("val/attention")
-    assert picture.encoded_image_string.startswith(b"\x89PNG")
-    assert min(picture.width, picture.height) > 50
-
-
-def test_the_picture_has_a_row_per_token(trained):
-    [[prediction]] = trained.predict_batch(
-        trained.collate(["7.11.1987"]), SearchOptions(return_attention=True)
-    )
-    [axes] = attention_figure(prediction).axes
-    assert [label.get_text() for label in axes.get_yticklabels()] == prediction.tokens
-    assert [label.get_text() for label in axes.get_xticklabels()] == prediction.source_tokens
+    trainer.validate(task, make_dates(), verbose=False)
+    assert logged_text(logger, "val/samples")
+    assert not logged_images(logger)
 
 
 def test_signatures_are_shown_once_in_a_training(make_translator, make_dates, make_trainer, capsys):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import seq2seq
 from datamodules.synthetic import generate_dates
 from seq2seq.errors import CheckpointError, ConfigError, DataError
-from seq2seq.predict import read_lines, ready_chunks
+from seq2seq.prediction_input import read_lines, ready_chunks
 from seq2seq.search import SearchOptions
 
 WRITTEN = [written for written, _ in generate_dates(40, seed=7)]

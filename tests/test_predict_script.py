@@ -1,3 +1,5 @@
+import csv
+import io
 import json
 import os
 import pty
@@ -164,12 +166,32 @@ def test_jsonl_has_the_alignment_and_further_outputs_on_request(predict):
     assert empty["text"] == ""
 
 
+def test_csv_can_be_read_back(predict, predictor):
+    rows = list(csv.DictReader(io.StringIO(predict("--format", "csv"))))
+    assert list(rows[0]) == ["source", "text", "score", "error"]
+    assert [row["source"] for row in rows] == LINES
+    assert [row["text"] for row in rows] == predictor.predict(LINES)
+    assert {row["error"] for row in rows} == {""}
+
+
+def test_each_line_has_a_figure_of_its_attention(predict, tmp_path):
+    figures = tmp_path / "figures"
+    jsonl = ("--format", "jsonl", "--n_best", "2", "--batch_size", "2")
+    output = predict(*jsonl, "--attention_dir", str(figures))
+    assert output == predict(*jsonl)
+    names = [f"{number:06}.png" for number, line in enumerate(LINES, start=1) if line.strip()]
+    assert sorted(path.name for path in figures.iterdir()) == names
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in figures.iterdir())
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--n_best", "6"], "n_best=6 is more than beam_size=5 can find"),
         (["--batch_size", "0"], "batch_size=0 must be at least 1"),
         (["--alignment"], "--alignment has no place in text"),
+        (["--alignment", "--format", "csv"], "--alignment has no place in csv"),
+        (["--attention_dir", "in.txt"], "in.txt: cannot be made: File exists"),
         (["--input", "none.txt"], "none.txt: cannot be read: No such file"),
         (["--output", "none/out.txt"], "none/out.txt: cannot be written: No such file"),
         (["--ckpt_path", "none.ckpt"], "none.ckpt: there is no such file"),
@@ -197,8 +219,17 @@ def test_help_shows_every_option(predict, capsys):
     assert ended.value.code == 0
     text = capsys.readouterr().out
     for option in (
-        *("ckpt_path", "input", "output", "format", "alignment", "batch_size", "device"),
-        *("method", "beam_size", "n_best", "max_length", "length_penalty", "temperature", "seed"),
+        *("ckpt_path", "input", "output", "format", "alignment", "attention_dir", "batch_size"),
+        *(
+            "device",
+            "method",
+            "beam_size",
+            "n_best",
+            "max_length",
+            "length_penalty",
+            "temperature",
+            "seed",
+        ),
     ):
         assert f"--{option}" in text
 

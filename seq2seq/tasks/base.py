@@ -1,64 +1,42 @@
-"""What every task shares: teacher forcing, decoding, optimisation and the checkpoint format."""
+"""What every task shares: teacher forcing, decoding and optimisation."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.metadata import version
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
-import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from seq2seq.batches import Batch, Memory
-from seq2seq.decoders.base import DecodingState
+from seq2seq.batches import Batch, Memory, Prediction
+from seq2seq.decoders.base import DecoderOutput, DecodingState
 from seq2seq.decoders.forcing import decode_target, teacher_forcing_ratio
 from seq2seq.decoders.recurrent import RecurrentDecoder
-from seq2seq.errors import CheckpointError, ConfigError
+from seq2seq.figures import attention_figure
 from seq2seq.losses import SequenceLoss, sequence_cross_entropy
-from seq2seq.optim import build_optimizer, build_schedules
+from seq2seq.optim import ParameterGroup, build_optimizer, build_schedules
 from seq2seq.search import Hypothesis, SearchOptions, StepResult, search
 from seq2seq.tasks.options import Optimization, TeacherForcing
-from seq2seq.tokenizer import SubwordTokenizer
+from seq2seq.tasks.portable import PortableTask
 
-CHECKPOINT_KEY = "seq2seq"
+ItemKind = Literal["line", "picture"]
+"""What a raw input is: a line of text, or the path of a picture."""
+
 NOT_SAVED = (
     "label_smoothing",
     "optimization",
     "teacher_forcing",
     "decoding",
     "validation_beam_size",
+    "init_from",
 )
 """Arguments kept out of a checkpoint: Lightning lets a checkpoint's hyperparameters override the
 command line, and these are the user's to choose anew in every run."""
 
 
-class Prediction(NamedTuple):
-    """One decoded output.
-
-    Attributes:
-        text: What the user reads.
-        score: Length-normalised log-probability.
-        tokens: Target tokens, with the end of sequence where the search reached it.
-        token_log_probs: Log-probability of each token.
-        attention: Weights ``(tokens, source)``; None unless asked for.
-        source_tokens: What the columns of ``attention`` stand for.
-    """
-
-    text: str
-    score: float
-    tokens: list[str]
-    token_log_probs: list[float]
-    attention: Tensor | None = None
-    source_tokens: list[str] | None = None
-
-
-NOTHING = Prediction(text="", score=0.0, tokens=[], token_log_probs=[])
-"""What is predicted for an empty input, without asking the model."""
-
-
-class SequenceTask(pl.LightningModule, ABC):
+class SequenceTask(PortableTask):
     """An encoder, a decoder, and how they learn and are used.
 
     A subclass builds ``encoder`` and ``decoder`` from flat hyperparameters, so that a checkpoint
@@ -71,15 +49,18 @@ class SequenceTask(pl.LightningModule, ABC):
         teacher_forcing: How often the decoder reads the target while it learns.
         decoding: Search in testing and prediction.
         validation_beam_size: Beam size in validation; 1 is greedy search.
+        init_from: Checkpoint whose weights a new training starts from; None to start from scratch.
 
     Attributes:
-        tokenizers: By their role, from the data module or the checkpoint.
         signatures: How the metrics of the last evaluation were computed, by their names; belongs
             beside every figure.
     """
 
     monitor: ClassVar[str]
     """The validation metric that says how good the task is, the greater the better."""
+
+    item_kind: ClassVar[ItemKind] = "line"
+    """What the raw inputs of prediction are."""
 
     encoder: nn.Module
     decoder: RecurrentDecoder
@@ -92,8 +73,9 @@ class SequenceTask(pl.LightningModule, ABC):
         teacher_forcing: TeacherForcing,
         decoding: SearchOptions,
         validation_beam_size: int,
+        init_from: str | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(init_from)
         self.label_smoothing = label_smoothing
         self.optimization = optimization
         self.teacher_forcing = teacher_forcing
@@ -101,18 +83,13 @@ class SequenceTask(pl.LightningModule, ABC):
         self.validation_decoding = replace(
             decoding, method="beam", beam_size=validation_beam_size, n_best=1
         )
-        self.tokenizers: dict[str, SubwordTokenizer] = {}
         self.signatures: dict[str, str] = {}
 
     # What a subclass says.
 
     @abstractmethod
-    def expected_vocab_sizes(self) -> dict[str, int]:
-        """Return the size that each tokenizer must have, by its role."""
-
-    @abstractmethod
     def collate(self, items: Sequence[Any]) -> Batch:
-        """Turn raw inputs (texts, paths of pictures, ...) into a batch without targets."""
+        """Turn what ``load_item`` gave into a batch without targets."""
 
     @abstractmethod
     def present(self, batch: Batch, row: int, hypothesis: Hypothesis) -> Prediction:
@@ -130,12 +107,37 @@ class SequenceTask(pl.LightningModule, ABC):
         """Return how long each output may get, int64 ``(batch,)``; None without a limit."""
         return None
 
+    def load_item(self, item: str) -> Any:
+        """Return what ``collate`` takes for a raw input: here the text itself.
+
+        Raises:
+            DataError: If the input cannot be used, such as a picture that is damaged.
+        """
+        return item
+
+    def item_length(self, item: str) -> int:
+        """Return by what to sort raw inputs, so that those of like length share a batch."""
+        return len(item)
+
+    def figure(self, batch: Batch, prediction: Prediction) -> Figure | None:  # noqa: ARG002
+        """Draw where a prediction attended to; None where it kept no attention.
+
+        Args:
+            batch: The input alone.
+            prediction: What was decoded from it.
+        """
+        return None if prediction.attention is None else attention_figure(prediction)
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Return the parameters that learn at a rate of their own."""
+        return []
+
     # Training.
 
     def compute_loss(
         self, batch: Batch, forcing_ratio: float = 1.0, batch_number: int = 0
     ) -> SequenceLoss:
-        """Run the decoder along the target of a batch.
+        """Run the decoder along the targets of a batch and score them.
 
         Args:
             batch: Inputs and targets.
@@ -143,20 +145,32 @@ class SequenceTask(pl.LightningModule, ABC):
             batch_number: What tells the random choices of batches of one optimiser step apart.
         """
         assert batch.target is not None
+        output = self.follow_target(batch, forcing_ratio, batch_number)
+        return self.score_target(batch.target, output)
+
+    def follow_target(
+        self, batch: Batch, forcing_ratio: float = 1.0, batch_number: int = 0
+    ) -> DecoderOutput:
+        """Run the decoder along the targets of a batch; the arguments are ``compute_loss``'s."""
+        assert batch.target is not None
         generator = None
         if forcing_ratio < 1:
             generator = torch.Generator(self.device).manual_seed(self._forcing_seed(batch_number))
-        output = decode_target(
+        memory: Memory = self.encoder(batch.inputs)
+        return decode_target(
             self.decoder,
             batch.target,
-            self.encoder(batch.inputs),
+            memory if batch.rows is None else memory.select(batch.rows),
             ratio=forcing_ratio,
             method=self.teacher_forcing.method,
             generator=generator,
         )
+
+    def score_target(self, target: Tensor, output: DecoderOutput) -> SequenceLoss:
+        """Return the loss of what ``follow_target`` gave along a target."""
         layer = self.decoder.output_layer
         assert isinstance(layer, nn.Linear)
-        return sequence_cross_entropy(layer, output.features, batch.target, self.label_smoothing)
+        return sequence_cross_entropy(layer, output.features, target, self.label_smoothing)
 
     def training_step(self, batch: Batch, batch_number: int) -> Tensor:
         """Return the batch's mean loss per real target token, over all ranks.
@@ -177,10 +191,17 @@ class SequenceTask(pl.LightningModule, ABC):
         self.log("train/loss", loss.negative_log_likelihood / tokens, prog_bar=True)
         if forcing.schedule != "constant":
             self.log("train/teacher_forcing_ratio", ratio)
-        # DDP averages gradients over ranks; dividing by their mean count weighs all tokens alike.
-        if self.trainer.world_size > 1:
-            tokens = self.trainer.strategy.reduce(tokens, reduce_op="mean")
-        return loss.total / tokens
+        return loss.total / self.mean_over_ranks(tokens)
+
+    def mean_over_ranks(self, count: Tensor) -> Tensor:
+        """Return what to divide a summed loss by, so that all ranks' tokens weigh alike.
+
+        DDP averages gradients over ranks: that is the mean of their counts.
+        """
+        if self.trainer.world_size == 1:
+            return count
+        mean: Tensor = self.trainer.strategy.reduce(count, reduce_op="mean")
+        return mean
 
     def _forcing_seed(self, batch_number: int) -> int:
         # A function of these four alone, so that a resumed run makes the same choices. The number
@@ -199,6 +220,7 @@ class SequenceTask(pl.LightningModule, ABC):
             weight_decay=options.weight_decay,
             betas=(options.beta1, options.beta2),
             momentum=options.momentum,
+            groups=self.parameter_groups(),
         )
         schedules = build_schedules(
             optimizer,
@@ -286,57 +308,3 @@ class SequenceTask(pl.LightningModule, ABC):
             [self.present(batch, row, hypothesis) for hypothesis in hypotheses]
             for row, hypotheses in enumerate(self.decode(batch, options))
         ]
-
-    # The tokenizer travels from the data into the task, and with it into the checkpoint.
-
-    def setup(self, stage: str) -> None:
-        """Take over the tokenizers of the data module.
-
-        Raises:
-            ConfigError: If a tokenizer has another size than the model.
-        """
-        del stage
-        tokenizers = getattr(getattr(self.trainer, "datamodule", None), "tokenizers", None)
-        if tokenizers is None:
-            return
-        for role, size in self.expected_vocab_sizes().items():
-            if tokenizers[role].vocab_size != size:
-                raise ConfigError(
-                    f"The {role} tokenizer has {tokenizers[role].vocab_size} pieces, the model "
-                    f"expects {size}. Set --data.vocab_size or --data.source_vocab_size to the "
-                    "tokenizer's size; the model takes it from there."
-                )
-        self.tokenizers = dict(tokenizers)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put in what a checkpoint needs to be used alone; plain types and tensors only."""
-        checkpoint[CHECKPOINT_KEY] = {
-            "version": version("seq2seq-lightning"),
-            "task": type(self).__name__,
-            "tokenizers": {role: item.to_tensor() for role, item in self.tokenizers.items()},
-        }
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the tokenizers out of a checkpoint.
-
-        Raises:
-            CheckpointError: If it is of another task or project, or the data module brings another
-                tokenizer than the checkpoint's.
-        """
-        own = checkpoint.get(CHECKPOINT_KEY, {"task": "of another project"})
-        if own["task"] != type(self).__name__:
-            raise CheckpointError(
-                f"The checkpoint is not one of the task {type(self).__name__}, but {own['task']}. "
-                "Give --ckpt_path one that this task wrote, or choose the other task as --model."
-            )
-        saved = own["tokenizers"]
-        loaded = {role: SubwordTokenizer.from_tensor(tensor) for role, tensor in saved.items()}
-        for role, tokenizer in loaded.items():
-            present = self.tokenizers.get(role, tokenizer)
-            if present.fingerprint != tokenizer.fingerprint:
-                raise CheckpointError(
-                    f"The checkpoint was trained with another {role} tokenizer than the data "
-                    "module's, so its ids mean other words. Use the training data and options it "
-                    "was trained with, or start a new run without --ckpt_path."
-                )
-        self.tokenizers = loaded

@@ -99,3 +99,15 @@ class TeacherForcing:
     def is_sampling_by_step(self) -> bool:
         """Whether the decoder reads samples of its own, and so runs one step at a time."""
         return self.method == "step" and (self.ratio < 1 or self.schedule != "constant")
+
+
+def range_problems(counts: dict[str, int], shares: dict[str, float]) -> list[str]:
+    """Return what is wrong with options that count something, or are a share of a whole."""
+    return [
+        *(f"{name}={value} must be at least 1." for name, value in counts.items() if value < 1),
+        *(
+            f"{name}={value} must be at least 0 and less than 1."
+            for name, value in shares.items()
+            if not 0 <= value < 1
+        ),
+    ]

@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
-from seq2seq.batches import Batch, TextInput
+from seq2seq.batches import NOTHING, Batch, Prediction, TextInput
 from seq2seq.decoders.recurrent import Feed, RecurrentDecoder, option_problems
 from seq2seq.encoders.text import TextEncoder
 from seq2seq.errors import ConfigError, DataError, raise_together
@@ -17,8 +17,8 @@ from seq2seq.nn.embedding import TokenEmbedding, load_embeddings
 from seq2seq.nn.recurrent import Cell
 from seq2seq.search import Hypothesis, SearchOptions
 from seq2seq.sequences import EOS_ID, pad_sequences
-from seq2seq.tasks.base import NOT_SAVED, NOTHING, Prediction, SequenceTask
-from seq2seq.tasks.options import Optimization, TeacherForcing
+from seq2seq.tasks.base import NOT_SAVED, SequenceTask
+from seq2seq.tasks.options import Optimization, TeacherForcing, range_problems
 
 TiedWeights = Literal["none", "output", "all"]
 
@@ -97,7 +97,7 @@ class Translator(SequenceTask):
             memory_size=hidden_size * (2 if bidirectional else 1),
             variational_dropout=variational_dropout,
         )
-        problems += _out_of_range(
+        problems += range_problems(
             {
                 "encoder_layers": encoder_layers,
                 "embedding_size": embedding_size,
@@ -251,15 +251,3 @@ class Translator(SequenceTask):
         self.metric.reset()
         self.signatures = {"bleu": scores.bleu_signature, "chrf": scores.chrf_signature}
         return {"bleu": scores.bleu, "chrf": scores.chrf, "exact_match": scores.exact_match}
-
-
-def _out_of_range(counts: dict[str, int], shares: dict[str, float]) -> list[str]:
-    """Return what is wrong with options that count something, or are a share of a whole."""
-    return [
-        *(f"{name}={value} must be at least 1." for name, value in counts.items() if value < 1),
-        *(
-            f"{name}={value} must be at least 0 and less than 1."
-            for name, value in shares.items()
-            if not 0 <= value < 1
-        ),
-    ]

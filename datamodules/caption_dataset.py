@@ -1,0 +1,153 @@
+"""Pictures with their captions as examples, and how they become a batch."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from datamodules.base import SequenceDataset
+from seq2seq.batches import Batch
+from seq2seq.pictures import PictureGeometry, open_picture
+from seq2seq.sequences import pad_sequences
+
+# A mirrored picture would make these lie.
+_SIDES = re.compile(r"\b(left|right)", re.IGNORECASE)
+
+
+class PictureFiles:
+    """Pictures on disk as the network sees them, by their place in a list.
+
+    Args:
+        paths: Their files.
+        geometry: How they become squares.
+        is_flipped: Whether they are mirrored.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], geometry: PictureGeometry, is_flipped: bool = False
+    ) -> None:
+        self.paths = paths
+        self.geometry = geometry
+        self.is_flipped = is_flipped
+
+    def __getitem__(self, place: int) -> Tensor:
+        picture = open_picture(self.paths[place])
+        if self.is_flipped:
+            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        return self.geometry(picture)
+
+
+class Views(Protocol):
+    """Pictures, or features of them, by their place in a list."""
+
+    def __getitem__(self, place: int) -> Tensor: ...
+
+
+class CaptionExample(NamedTuple):
+    """A picture and its captions.
+
+    Attributes:
+        view: The picture, uint8 ``(3, size, size)``, or its features ``(cells, channels)``.
+        targets: Ids of each caption, ending in ``EOS_ID``, int64 ``(time,)``.
+        position: Index in the split.
+        references: Its captions as they stand in the file.
+    """
+
+    view: Tensor
+    targets: tuple[Tensor, ...]
+    position: int
+    references: tuple[str, ...]
+
+
+class CaptionDataset(SequenceDataset[CaptionExample]):
+    """The captioned pictures of a split.
+
+    Args:
+        views: The pictures.
+        mirrored: The same pictures mirrored; None to mirror none.
+        tokens: Ids of the captions of each picture, each ending in ``EOS_ID``.
+        references: The captions of each picture.
+        captions_per_picture: How many captions to choose at random each time; None for all.
+        seed: Of the random choices.
+    """
+
+    def __init__(
+        self,
+        views: Views,
+        mirrored: Views | None,
+        tokens: Sequence[Sequence[NDArray[np.int32]]],
+        references: Sequence[tuple[str, ...]],
+        captions_per_picture: int | None = None,
+        seed: int = 1,
+    ) -> None:
+        super().__init__(seed)
+        self._views = views
+        self._mirrored = mirrored
+        self._tokens = tokens
+        self._references = references
+        self._captions_per_picture = captions_per_picture
+
+    def __len__(self) -> int:
+        return len(self._references)
+
+    def __getitem__(self, index: int) -> CaptionExample:
+        generator = self.generator(index)
+        references, tokens = self._references[index], self._tokens[index]
+        view = self._views
+        # The number is drawn in any case: what follows must not depend on the captions.
+        is_mirrored = generator.random() < 0.5
+        if self._mirrored is not None and is_mirrored and not names_a_side(references):
+            view = self._mirrored
+        limit = self._captions_per_picture
+        if limit is not None and limit < len(tokens):
+            tokens = [tokens[row] for row in generator.permutation(len(tokens))[:limit]]
+        return CaptionExample(
+            view[index],
+            tuple(torch.from_numpy(ids.astype("int64")) for ids in tokens),
+            index,
+            references,
+        )
+
+
+def names_a_side(captions: Sequence[str]) -> bool:
+    """Return whether any caption speaks of left or right."""
+    return any(_SIDES.search(caption) for caption in captions)
+
+
+class PictureDataset(SequenceDataset[CaptionExample]):
+    """Pictures without captions, as prediction wants them.
+
+    Args:
+        views: The pictures.
+        size: How many there are.
+    """
+
+    def __init__(self, views: Views, size: int) -> None:
+        super().__init__(seed=0)
+        self._views = views
+        self._size = size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, index: int) -> CaptionExample:
+        return CaptionExample(self._views[index], (), index, ())
+
+
+def collate(examples: list[CaptionExample]) -> Batch:
+    """Return the examples as one batch: each picture once, whatever number of captions it has."""
+    targets = [target for example in examples for target in example.targets]
+    counts = torch.tensor([len(example.targets) for example in examples])
+    return Batch(
+        inputs=torch.stack([example.view for example in examples]),
+        target=pad_sequences(targets) if targets else None,
+        indices=torch.tensor([example.position for example in examples]),
+        references=tuple(example.references for example in examples if example.references),
+        rows=torch.arange(len(examples)).repeat_interleave(counts) if targets else None,
+    )

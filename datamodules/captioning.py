@@ -1,0 +1,379 @@
+"""Pictures and their captions."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from datamodules.base import ResumableLoader, SequenceDataModule, option_problems
+from datamodules.cache import cache_folder
+from datamodules.caption_dataset import (
+    CaptionDataset,
+    CaptionExample,
+    PictureDataset,
+    PictureFiles,
+    Views,
+    collate,
+)
+from datamodules.caption_files import (
+    CaptionedPicture,
+    CaptionFormat,
+    check_disjoint,
+    pictures_of,
+    read_captions,
+    split_pictures,
+)
+from datamodules.picture_check import OnBadPicture, check_pictures, good_pictures
+from datamodules.samplers import BucketBatchSampler
+from datamodules.tokenizer_cache import (
+    TokenizerSettings,
+    load_trained_tokenizer,
+    tokenizer_path,
+    train_tokenizer,
+)
+from seq2seq.errors import ConfigError, DataError, raise_together
+from seq2seq.feature_cache import FeatureArray
+from seq2seq.pictures import PictureGeometry, find_pictures
+from seq2seq.sequences import EOS_ID
+from seq2seq.vocabulary import Tokenizer, WordTokenizer, tokenizer_from_file
+from seq2seq.words import caption_words
+
+Vocabulary = Literal["word", "unigram", "bpe", "char"]
+CaptionStyle = Literal["plain", "raw"]
+
+_SPLITS = ("train", "val", "test")
+
+
+class CaptionDataModule(SequenceDataModule):
+    """Pictures with one or more captions each, from files.
+
+    Captions are read from one file (Karpathy's JSON, COCO's captions JSON, Flickr's token file,
+    CSV or TSV with the columns ``image,caption[,split]``, or JSONL), or from a file for each split.
+    Where one file names no splits, the pictures are divided by ``val_share`` and ``test_share``;
+    no picture is ever in two splits.
+
+    Before the first training every picture is decoded once, so that none ends a run later.
+
+    Args:
+        captions: Caption file: of all splits, or of training where ``val_captions`` is given.
+        images: Folder of the pictures.
+        val_captions: Caption file of validation, where it has one of its own.
+        test_captions: Caption file of the test.
+        val_images: Folder of the pictures of ``val_captions``; null for ``images``.
+        test_images: Folder of the pictures of ``test_captions``; null for ``images``.
+        format: Format of the caption files; ``auto`` goes by their name and content.
+        train: Name of the training split in the file; several may be joined by ``+``.
+        val: Name of the validation split.
+        test: Name of the test split.
+        val_share: Share of the pictures for validation, where the file names no splits.
+        test_share: The same for the test.
+        predict: Folder of pictures for ``seq2seq predict``.
+        vocab_size: Number of words or subwords, four special ones included.
+        vocabulary: ``word``, or a kind of SentencePiece model: ``unigram``, ``bpe``, ``char``.
+        minimum_count: How often a word must occur in the training captions to be in a ``word``
+            vocabulary.
+        caption_style: ``plain`` learns lower case without punctuation, as the metrics see it;
+            ``raw`` learns captions as they stand in the file.
+        tokenizer: Path of a SentencePiece model or word vocabulary; null to make one of the
+            training captions.
+        max_caption_length: Largest number of tokens of a caption, its end included; longer ones
+            are cut off.
+        captions_per_picture: How many captions of each picture an epoch has, chosen at random;
+            null for all of them.
+        flip: Mirror every second picture in training, chosen at random; only pictures whose
+            captions name neither left nor right.
+        cache_features: Let a frozen network see each picture only once, and train on what it made
+            of them.
+        on_bad_picture: Whether a picture that cannot be decoded is an ``error``, or goes to
+            ``quarantine``: it is left out, and listed in ``quarantine.csv`` in the cache folder.
+        max_bad_share: Largest share of bad pictures that ``quarantine`` puts up with.
+        batch_size: Number of pictures in a training batch.
+        eval_batch_size: Number of pictures in any other batch.
+        cache_dir: Folder for vocabularies, features and the list of bad pictures; null for
+            ``.seq2seq_cache`` beside the caption file, or in the user's cache folder where that
+            cannot be written.
+        num_workers: Number of processes that prepare batches; 0 for the main one.
+        seed: Of the splits, the order of the batches, and random choices in training.
+
+    Attributes:
+        tokenizers: That of the ``target``; known after ``setup``.
+
+    Raises:
+        ConfigError: If options cannot work, alone or together; all of them are named.
+    """
+
+    def __init__(
+        self,
+        captions: str,
+        images: str,
+        val_captions: str | None = None,
+        test_captions: str | None = None,
+        val_images: str | None = None,
+        test_images: str | None = None,
+        format: CaptionFormat = "auto",  # noqa: A002  # the name of the option
+        train: str = "train",
+        val: str = "val",
+        test: str = "test",
+        val_share: float = 0.1,
+        test_share: float = 0.1,
+        predict: str | None = None,
+        vocab_size: int = 8000,
+        vocabulary: Vocabulary = "unigram",
+        minimum_count: int = 1,
+        caption_style: CaptionStyle = "plain",
+        tokenizer: str | None = None,
+        max_caption_length: int = 50,
+        captions_per_picture: int | None = None,
+        flip: bool = False,
+        cache_features: bool = False,
+        on_bad_picture: OnBadPicture = "error",
+        max_bad_share: float = 0.01,
+        batch_size: int = 32,
+        eval_batch_size: int = 64,
+        cache_dir: str | None = None,
+        num_workers: int = 0,
+        seed: int = 1,
+    ) -> None:
+        super().__init__(num_workers, seed)
+        self.files = {
+            "train": (Path(captions), Path(images)),
+            "val": (Path(val_captions or captions), Path(val_images or images)),
+            "test": (Path(test_captions or captions), Path(test_images or images)),
+        }
+        self.format: CaptionFormat = format
+        self.split_names = {"train": train, "val": val, "test": test}
+        self.shares = {"val": val_share, "test": test_share}
+        self.predict = predict
+        self.vocab_size = vocab_size
+        self.vocabulary: Vocabulary = vocabulary
+        self.minimum_count = minimum_count
+        self.caption_style: CaptionStyle = caption_style
+        self.given_tokenizer = tokenizer
+        self.max_caption_length = max_caption_length
+        self.captions_per_picture = captions_per_picture
+        self.flip = flip
+        self.cache_features = cache_features
+        self.on_bad_picture: OnBadPicture = on_bad_picture
+        self.max_bad_share = max_bad_share
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.cache_dir = cache_dir
+        self.tokenizers: dict[str, Tokenizer] = {}
+        self._splits: dict[str, list[CaptionedPicture]] = {}
+        self._geometry = PictureGeometry()
+        self._features: Callable[[PictureFiles, Path], FeatureArray] | None = None
+        raise_together(list(self._problems()), ConfigError, "The data options cannot work:")
+
+    def prepare_data(self) -> None:
+        """Decode every picture once, and make the vocabulary.
+
+        Raises:
+            DataError: If a file cannot be used.
+        """
+        splits = self._read_splits()
+        cache = self._cache()
+        check_pictures(
+            [picture for pictures in splits.values() for picture in pictures],
+            cache,
+            policy=self.on_bad_picture,
+            max_bad_share=self.max_bad_share,
+            workers=max(2, self.num_workers),
+            quarantine_file=cache / "quarantine.csv",
+        )
+        self._load_tokenizer(splits["train"], may_train=True)
+
+    def setup(self, stage: str) -> None:
+        """Load captions and vocabulary.
+
+        Raises:
+            DataError: If what ``prepare_data`` makes is not there.
+        """
+        del stage
+        splits = self._read_splits()
+        tokenizer = self._load_tokenizer(splits["train"], may_train=False)
+        good = good_pictures([p for pictures in splits.values() for p in pictures], self._cache())
+        paths = {picture.path for picture in good}
+        self._splits = {
+            role: [picture for picture in pictures if picture.path in paths]
+            for role, pictures in splits.items()
+        }
+        self.tokenizers = {"target": tokenizer}
+
+    def show_to(
+        self,
+        geometry: PictureGeometry,
+        features: Callable[[PictureFiles, Path], FeatureArray] | None,
+    ) -> None:
+        """Prepare pictures as a network wants them.
+
+        Args:
+            geometry: How they become squares.
+            features: What gives the network's features of pictures, from the cache folder that is
+                its second argument; None to give the pictures themselves.
+        """
+        self._geometry = geometry
+        self._features = features
+
+    def train_dataloader(self) -> ResumableLoader[CaptionExample]:
+        """Return the shuffled batches of the training split."""
+        return self._loader("train")
+
+    def val_dataloader(self) -> ResumableLoader[CaptionExample]:
+        """Return the batches of the validation split."""
+        return self._loader("val")
+
+    def test_dataloader(self) -> ResumableLoader[CaptionExample]:
+        """Return the batches of the test split."""
+        return self._loader("test")
+
+    def predict_dataloader(self) -> DataLoader[CaptionExample]:
+        """Return the pictures of the folder ``predict``, sorted by their paths.
+
+        Raises:
+            ConfigError: If there is no such folder.
+        """
+        if self.predict is None:
+            raise ConfigError("There is nothing to caption: set --data.predict to a folder.")
+        paths = find_pictures(Path(self.predict))
+        views = PictureFiles(paths, self._geometry)
+        return self.ordered_loader(PictureDataset(views, len(paths)), self.eval_batch_size, collate)
+
+    def training_references(self) -> list[tuple[str, ...]]:
+        """Return the captions of each training picture."""
+        return [picture.captions for picture in self._splits["train"]]
+
+    def look_up(self, role: Literal["train", "val", "test"], index: int) -> Tensor:
+        """Return a picture of a split as the network sees it, uint8 ``(3, size, size)``."""
+        return self._files(role, is_flipped=False)[index]
+
+    def _loader(self, role: str) -> ResumableLoader[CaptionExample]:
+        is_training = role == "train"
+        pictures = self._pictures(role)
+        tokens = [self._encode(picture.captions) for picture in pictures]
+        dataset = CaptionDataset(
+            self._views(role, is_flipped=False),
+            self._views(role, is_flipped=True) if self.flip and is_training else None,
+            tokens,
+            [picture.captions for picture in pictures],
+            self.captions_per_picture if is_training else None,
+            self.seed,
+        )
+        # Pictures whose longest captions are alike share a batch: little is spent on padding.
+        lengths = np.array([max(map(len, ids)) for ids in tokens])
+        batch_size = self.batch_size if is_training else self.eval_batch_size
+        sampler = BucketBatchSampler(
+            lengths,
+            max_tokens=batch_size * self.max_caption_length,
+            max_sentences=batch_size,
+            shuffle=is_training,
+            seed=self.seed,
+        )
+        return self.bucket_loader(dataset, sampler, collate)
+
+    def _pictures(self, role: str) -> list[CaptionedPicture]:
+        if not self._splits[role]:
+            path = self.files[role][0]
+            raise DataError(
+                f"{path}: the {role} split has no pictures. Set --data.{role} to the name of a "
+                f"split in the file, or --data.{role}_share above 0 where it names none."
+            )
+        return self._splits[role]
+
+    def _files(self, role: str, is_flipped: bool) -> PictureFiles:
+        paths = [picture.path for picture in self._pictures(role)]
+        return PictureFiles(paths, self._geometry, is_flipped)
+
+    def _views(self, role: str, is_flipped: bool) -> Views:
+        files = self._files(role, is_flipped)
+        return files if self._features is None else self._features(files, self._cache())
+
+    def _encode(self, captions: Sequence[str]) -> list[np.ndarray[Any, np.dtype[np.int32]]]:
+        encoded = self.tokenizers["target"].encode_batch([self._style(text) for text in captions])
+        limit = self.max_caption_length - 1
+        return [np.array([*ids[:limit], EOS_ID], dtype=np.int32) for ids in encoded]
+
+    def _style(self, caption: str) -> str:
+        return caption if self.caption_style == "raw" else " ".join(caption_words(caption))
+
+    def _read_splits(self) -> dict[str, list[CaptionedPicture]]:
+        """Return the pictures of every split, bad ones included."""
+        read = {files: read_captions(*files, self.format) for files in set(self.files.values())}
+        whole = self.files["train"]
+        own = {role: files for role, files in self.files.items() if files[0] != whole[0]}
+        splits = {role: read[files] for role, files in own.items()}
+        rest = read[whole]
+        shared = [role for role in _SPLITS if role not in own]
+        if rest[0].split is not None:
+            named = {picture.split for picture in rest}
+            for role in shared:
+                # A file may well have no test: that matters when it is asked for.
+                if role == "train" or not named.isdisjoint(self.split_names[role].split("+")):
+                    splits[role] = pictures_of(rest, self.split_names[role])
+        elif shared == ["train"]:
+            splits["train"] = rest
+        else:
+            shares = {role: self.shares[role] for role in shared if role != "train"}
+            shares = {role: share for role, share in shares.items() if share > 0}
+            splits |= split_pictures(rest, {"train": 1 - sum(shares.values()), **shares}, self.seed)
+        check_disjoint(splits)
+        return {role: splits.get(role, []) for role in _SPLITS}
+
+    def _load_tokenizer(self, pictures: Sequence[CaptionedPicture], may_train: bool) -> Tokenizer:
+        if self.given_tokenizer is not None:
+            return self._load_given(self.given_tokenizer)
+        path, _ = self.files["train"]
+        sentences = (self._style(text) for picture in pictures for text in picture.captions)
+        if self.vocabulary == "word":
+            return WordTokenizer.train(
+                sentences, self.vocab_size, self.minimum_count, origin=str(path)
+            )
+        settings = TokenizerSettings(
+            self.vocab_size, "--data.vocab_size", self.vocabulary, "nmt_nfkc"
+        )
+        selection = (self.split_names["train"], self.shares, self.seed, self.caption_style)
+        trained = tokenizer_path(self._cache(), [path], selection, settings)
+        if may_train:
+            train_tokenizer(trained, sentences, settings, origin=str(path))
+        return load_trained_tokenizer(trained)
+
+    def _load_given(self, path: str) -> Tokenizer:
+        tokenizer = tokenizer_from_file(path)
+        if tokenizer.vocab_size != self.vocab_size:
+            raise DataError(
+                f"{path} has {tokenizer.vocab_size} pieces, not {self.vocab_size}. "
+                f"Set --data.vocab_size to {tokenizer.vocab_size}."
+            )
+        return tokenizer
+
+    def _cache(self) -> Path:
+        return cache_folder(self.files["train"][0].parent, self.cache_dir)
+
+    def _problems(self) -> Iterator[str]:
+        """Yield what is wrong with the options, one sentence each."""
+        smallest = {
+            "vocab_size": (self.vocab_size, EOS_ID + 2),
+            "minimum_count": (self.minimum_count, 1),
+            "max_caption_length": (self.max_caption_length, 1),
+            "captions_per_picture": (self.captions_per_picture or 1, 1),
+            "batch_size": (self.batch_size, 1),
+            "eval_batch_size": (self.eval_batch_size, 1),
+            "num_workers": (self.num_workers, 0),
+            "seed": (self.seed, 0),
+            "val_share": (self.shares["val"], 0),
+            "test_share": (self.shares["test"], 0),
+            "max_bad_share": (self.max_bad_share, 0),
+        }
+        choices = {
+            "format": (self.format, CaptionFormat),
+            "vocabulary": (self.vocabulary, Vocabulary),
+            "caption_style": (self.caption_style, CaptionStyle),
+            "on_bad_picture": (self.on_bad_picture, OnBadPicture),
+        }
+        yield from option_problems(smallest, choices)
+        if sum(self.shares.values()) >= 1:
+            yield "--data.val_share and --data.test_share leave nothing to train on: lower them."
+        if self.minimum_count > 1 and self.vocabulary != "word":
+            yield "--data.minimum_count is for --data.vocabulary word: choose that, or set it to 1."

@@ -1,0 +1,137 @@
+"""Pictures to memory: a convolutional network, and a learned projection of its grid."""
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from seq2seq.batches import Memory
+from seq2seq.encoders.backbones import build_backbone, layers_from, load_weights
+from seq2seq.nn.dropout import SequenceDropout
+
+
+class ImageEncoder(nn.Module):
+    """Looks at pictures; one memory position per cell of a grid.
+
+    The network is frozen, in evaluation mode, but for the layers that are fine-tuned.
+
+    Args:
+        backbone: torchvision's name of a classification network.
+        layer: Layer of it that gives the grid; None for its last grid.
+        image_size: Side of the pictures, in pixels.
+        mean: Mean of the pictures that its weights were trained on, per channel, from 0 to 1.
+        std: Their standard deviation.
+        memory_size: Width of the memory.
+        dropout: Dropout on the memory.
+        variational_dropout: Drop the same values in every cell.
+        fine_tune_from: First layer to be fine-tuned, ``all`` for every one; None for none.
+
+    Attributes:
+        backbone_name: Name of the network.
+        layer: Name of the layer that gives the grid.
+        channels: Width of the network's grid cells.
+        grid: Rows and columns of the network's grid.
+        is_fine_tuning: Whether the layers to be fine-tuned do learn; else they are frozen, too.
+
+    Raises:
+        ConfigError: If there is no such network or layer.
+
+    Source: Xu et al. 2015, arXiv:1502.03044, section 3.1.1.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        backbone: str,
+        layer: str | None,
+        *,
+        image_size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        memory_size: int,
+        dropout: float = 0.0,
+        variational_dropout: bool = False,
+        fine_tune_from: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.backbone_name = backbone
+        self.memory_size = memory_size
+        self.backbone, self.layer, self.channels, self.grid = build_backbone(
+            backbone, layer, image_size
+        )
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        self.projection = nn.Linear(self.channels, memory_size)
+        self.norm = nn.LayerNorm(memory_size)
+        self.dropout = SequenceDropout(dropout, variational_dropout)
+        self.is_fine_tuning = False
+        self._tuned: dict[str, nn.Module] = {}
+        if fine_tune_from is not None:
+            self._tuned = dict(layers_from(self.backbone, fine_tune_from))
+        self.backbone.requires_grad_(False)
+        for module in self._tuned.values():
+            module.requires_grad_(True)
+        self.train(self.training)
+
+    @property
+    def can_fine_tune(self) -> bool:
+        """Whether any layer of the network can learn."""
+        return bool(self._tuned)
+
+    def load_weights(self, weights: str) -> None:
+        """Fill the network with trained weights; see ``backbones.load_weights``."""
+        load_weights(self.backbone, self.backbone_name, weights)
+
+    def fine_tune(self, is_fine_tuning: bool) -> None:
+        """Let the layers to be fine-tuned learn, or freeze them."""
+        self.is_fine_tuning = is_fine_tuning
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "ImageEncoder":
+        """Set the mode, but leave frozen layers in evaluation mode: their statistics stay."""
+        super().train(mode)
+        self.backbone.train(mode and self.is_fine_tuning)
+        for name, module in self.backbone.named_modules():
+            if name and not any(module.children()) and name not in self._tuned:
+                module.eval()
+        return self
+
+    def forward(self, inputs: Tensor) -> Memory:
+        """Encode a batch.
+
+        Args:
+            inputs: Pictures, uint8 ``(batch, 3, size, size)``; or what ``extract`` gave for them,
+                ``(batch, cells, channels)``.
+        """
+        cells = inputs if inputs.ndim == 3 else self.extract(inputs)
+        values: Tensor = self.norm(self.projection(cells.to(self.projection.weight.dtype)))
+        summary = values.mean(dim=1)
+        mask = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device)
+        return Memory(self.dropout(values), mask, self.dropout(summary.unsqueeze(1)).squeeze(1))
+
+    def extract(self, pictures: Tensor) -> Tensor:
+        """Return the network's grid, row by row, ``(batch, cells, channels)``.
+
+        Args:
+            pictures: uint8 ``(batch, 3, size, size)``.
+        """
+        normalised = (pictures.to(self.mean.dtype) / 255 - self.mean) / self.std
+        normalised = normalised.contiguous(memory_format=torch.channels_last)
+        device = pictures.device.type
+        learns = self.is_fine_tuning and torch.is_grad_enabled()
+        # A frozen network computes in full precision, as for a cache of features.
+        is_mixed = learns and torch.is_autocast_enabled(device)
+        with torch.set_grad_enabled(learns), torch.autocast(device, enabled=is_mixed):
+            grid: Tensor = self.backbone(normalised)["grid"]
+        return grid.flatten(2).transpose(1, 2)
+
+    def fingerprint(self) -> str:
+        """Return a hash of all that the features of a picture depend on, hexadecimal."""
+        digest = hashlib.blake2b(repr((self.backbone_name, self.layer)).encode(), digest_size=16)
+        buffers = {"mean": self.mean, "std": self.std}
+        for tensor in (self.backbone.state_dict() | buffers).values():
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()

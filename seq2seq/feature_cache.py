@@ -1,0 +1,200 @@
+"""Features of pictures, computed once and kept in a memory-mapped array."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor
+
+from seq2seq.errors import DataError
+
+# On a CPU, larger activations than those of a few pictures leave its caches, and are given back to
+# the system and fetched anew at every layer.
+_BATCHES = {"cpu": 4, "cuda": 64}
+_ARRAY = "features.npy"
+_SETTINGS = "settings.json"
+
+
+class Pictures(Protocol):
+    """Pictures by their place in a list, as an image encoder takes them.
+
+    Attributes:
+        paths: Their files.
+        is_flipped: Whether they are mirrored.
+    """
+
+    paths: Sequence[Path]
+    is_flipped: bool
+
+    def __getitem__(self, place: int) -> Tensor:
+        """Return a picture, uint8 ``(3, size, size)``."""
+        ...
+
+
+class Extractor(Protocol):
+    """What makes features of pictures; an ``ImageEncoder`` does."""
+
+    def extract(self, pictures: Tensor) -> Tensor:
+        """Return features ``(batch, cells, channels)`` of pictures uint8."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Return a hash of all that the features of a picture depend on."""
+        ...
+
+
+class FeatureArray:
+    """Features in a memory-mapped file; pickled as its path, not as its content.
+
+    Args:
+        folder: Where ``write_features`` left them.
+        settings: What they must have been made with.
+
+    Raises:
+        DataError: If files are missing or damaged, or were made with something else.
+    """
+
+    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
+        self._folder = folder
+        self._settings = settings
+        try:
+            found = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
+            self._array: NDArray[np.float16] = np.load(folder / _ARRAY, mmap_mode="r")
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"{folder} is damaged ({error}). Delete this folder: it is made anew."
+            ) from error
+        if found != settings or len(self._array) != settings["pictures"]:
+            raise DataError(
+                f"{folder} holds features of other pictures, weights or another preparation than "
+                "its name says. Delete this folder: it is made anew."
+            )
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def __getitem__(self, place: int) -> Tensor:
+        return torch.from_numpy(np.array(self._array[place]))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._folder, self._settings)
+
+
+def feature_settings(
+    extractor: Extractor, preparation: dict[str, Any], pictures: Pictures
+) -> dict[str, Any]:
+    """Return what the features of some pictures depend on, in plain values.
+
+    Args:
+        extractor: What makes them.
+        preparation: How the pictures are prepared for it.
+        pictures: The pictures; files are known by name, size and time of change.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for path in pictures.paths:
+        status = path.stat()
+        digest.update(repr((path.name, status.st_size, status.st_mtime_ns)).encode())
+    return {
+        "extractor": extractor.fingerprint(),
+        "preparation": preparation,
+        "is_flipped": pictures.is_flipped,
+        "files": digest.hexdigest(),
+        "pictures": len(pictures.paths),
+    }
+
+
+def feature_folder(cache: Path, settings: dict[str, Any]) -> Path:
+    """Return where the features made with ``settings`` are, or are to be."""
+    key = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=16)
+    return cache / f"features-{key.hexdigest()}"
+
+
+@torch.no_grad()
+def write_features(
+    folder: Path,
+    extractor: Extractor,
+    pictures: Pictures,
+    settings: dict[str, Any],
+    device: torch.device,
+) -> None:
+    """Compute the features of all pictures into ``folder``, unless that has been done.
+
+    Pictures are decoded by all cores while the network works; a bar on the terminal says how far
+    it is. The folder appears when it is complete, not before.
+
+    Args:
+        folder: What ``feature_folder`` gave.
+        extractor: What makes the features.
+        pictures: The pictures, at least one.
+        settings: What ``feature_settings`` gave.
+        device: Where the network is.
+
+    Raises:
+        DataError: If a picture cannot be read, or the folder not be written.
+    """
+    if folder.is_dir():
+        return
+    console = Console(stderr=True)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    try:
+        with Progress(console=console, disable=not console.is_terminal) as progress:
+            bar = progress.add_task("features", total=len(pictures.paths))
+            array: NDArray[np.float16] | None = None
+            start = 0
+            for batch in _read_ahead(pictures, _BATCHES.get(device.type, 64)):
+                features = extractor.extract(batch.to(device)).half().cpu().numpy()
+                if array is None:
+                    shape = (len(pictures.paths), *features.shape[1:])
+                    array = np.lib.format.open_memmap(
+                        scratch / _ARRAY, mode="w+", dtype=np.float16, shape=shape
+                    )
+                array[start : start + len(features)] = features
+                start += len(features)
+                progress.advance(bar, len(features))
+        assert array is not None
+        array.flush()  # type: ignore[attr-defined]  # open_memmap gives a memmap
+        (scratch / _SETTINGS).write_text(json.dumps(settings), encoding="utf-8")
+        scratch.rename(folder)
+    except OSError as error:
+        if not folder.is_dir():  # else another process was quicker
+            raise _unwritable(folder, error) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _unwritable(folder: Path, error: OSError) -> DataError:
+    return DataError(
+        f"{folder.parent}: the features cannot be written ({error.strerror}). Set "
+        "--data.cache_dir to a folder that you may write to and that has room, or "
+        "--data.cache_features false."
+    )
+
+
+def _read_ahead(pictures: Pictures, size: int) -> Iterator[Tensor]:
+    """Yield the pictures in batches, reading the next one meanwhile."""
+    count = len(pictures.paths)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+
+        def submit(start: int) -> Iterator[Tensor]:
+            return pool.map(pictures.__getitem__, range(start, min(start + size, count)))
+
+        upcoming = submit(0)
+        for following in range(size, count + size, size):
+            ready = torch.stack(list(upcoming))
+            upcoming = submit(following)
+            yield ready

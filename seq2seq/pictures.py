@@ -1,0 +1,228 @@
+"""Pictures as people have them: files of any mode and orientation, and what the network sees."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, UnidentifiedImageError
+from torch import Tensor
+
+from seq2seq.errors import ConfigError, DataError, raise_together
+
+Resize = Literal["crop", "squash", "pad"]
+
+# By format: where Pillow may look at anything, a file named .jpg can start Ghostscript. MPO, which
+# many cameras write, is found by way of JPEG.
+_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+_SUFFIXES = (
+    *(".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png"),
+    *(".pnm", ".ppm", ".tif", ".tiff", ".webp"),
+)
+# What makes a picture upright, by its EXIF orientation.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# Largest values that pictures of floats are written for: HDR, floats of bytes, of 16-bit numbers.
+_FLOAT_SCALES = (1.0, 255.0, 65535.0)
+_GREY = (128, 128, 128)
+
+
+def open_picture(path: Path) -> Image.Image:
+    """Read a picture: RGB, upright, decoded; the first frame where it is animated.
+
+    What is transparent lies on white. More than eight bits per pixel are scaled to eight: 16-bit
+    numbers by their full range, other numbers and floats as ``_eight_bits`` says.
+
+    Args:
+        path: A file of a common format; its content decides, not its name.
+
+    Returns:
+        A picture of mode ``RGB``, without metadata.
+
+    Raises:
+        DataError: If there is no such file, it is not a picture, it is damaged, or it has more
+            pixels than Pillow takes for safe (``PIL.Image.MAX_IMAGE_PIXELS``).
+    """
+    try:
+        # A stream: by its name, Pillow 13 would map the file into memory, and scramble turned TIFF.
+        with path.open("rb") as stream, Image.open(stream, formats=_FORMATS) as picture:
+            # Pillow refuses only from twice its limit on, and warns below that.
+            if _is_too_large(picture):
+                raise Image.DecompressionBombError
+            picture.load()
+            turn = _turn(picture)
+            plain = _to_rgb(picture)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(
+            f"{path}: has more pixels than is safe to decode ({Image.MAX_IMAGE_PIXELS}). "
+            "Make the picture smaller, or leave it out."
+        ) from error
+    except Exception as error:  # on a damaged file, Pillow raises what its parts happen to raise
+        raise DataError(f"{path}: {_reason(path, error)}") from error
+    plain.info.clear()  # else its EXIF data would ask for a second rotation
+    return plain if turn is None else plain.transpose(turn)
+
+
+def _is_too_large(picture: Image.Image) -> bool:
+    limit = Image.MAX_IMAGE_PIXELS
+    return limit is not None and picture.width * picture.height > limit
+
+
+def _reason(path: Path, error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "does not exist. Give the path of a picture."
+    if isinstance(error, IsADirectoryError):
+        return "is a folder. Give the path of a picture."
+    if isinstance(error, UnidentifiedImageError):
+        if path.stat().st_size == 0:
+            return "the file is empty. Get it again, or leave it out."
+        return f"is not a picture of a known format ({', '.join(_FORMATS)}). Convert it."
+    what = str(error) or type(error).__name__
+    return f"cannot be decoded ({what}). Get the file again, or leave it out."
+
+
+def _turn(picture: Image.Image) -> Image.Transpose | None:
+    """Return what makes a picture upright, going by its EXIF data."""
+    try:
+        return _UPRIGHT.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # broken metadata of a sound picture: viewers show it as it lies, too
+        return None
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
+        return Image.fromarray(_eight_bits(np.asarray(picture))).convert("RGB")
+    if picture.has_transparency_data:
+        layer = picture.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return picture.convert("RGB")
+
+
+def _eight_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
+    """Scale brightness to 0 to 255, where ``Image.convert`` would cut it off.
+
+    Whole numbers up to 65535 are 16-bit brightness. Floats have the smallest of the usual ranges
+    that holds them all; what is not finite is black. Where there are negative or larger values,
+    nothing is known of the range: the darkest value becomes black and the brightest white.
+    """
+    numbers = np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)
+    low, high = numbers.min(), numbers.max()
+    scales = _FLOAT_SCALES if values.dtype.kind == "f" else (65535.0,)
+    if low >= 0 and high <= scales[-1]:
+        low, high = 0.0, next(scale for scale in scales if high <= scale)
+    if high == low:
+        return np.zeros(numbers.shape, dtype=np.uint8)
+    scaled: NDArray[np.uint8] = np.rint((numbers - low) * (255 / (high - low))).astype(np.uint8)
+    return scaled
+
+
+@dataclass(frozen=True)
+class PictureGeometry:
+    """How a picture of any size becomes the square that the network sees.
+
+    Resampling is bilinear and antialiased.
+
+    Args:
+        size: Side of the square, pixels.
+        resize: ``crop`` scales the shorter side to ``size / crop_share`` and cuts the square out
+            of the middle; ``squash`` scales both sides to ``size``; ``pad`` scales the longer
+            side to ``size`` and fills up with grey on both sides.
+        crop_share: Side of the cut square, as a share of the scaled shorter side; only ``crop``
+            uses it. 0.875 is 224 of 256 pixels, as the weights of torchvision are evaluated.
+
+    Raises:
+        ConfigError: If an option is out of range; all problems together.
+    """
+
+    size: int = 224
+    resize: Resize = "crop"
+    crop_share: float = 0.875
+
+    def __post_init__(self) -> None:
+        raise_together(list(self._problems()), ConfigError, "The picture options cannot work:")
+
+    def __call__(self, picture: Image.Image) -> Tensor:
+        """Return the pixels of an RGB picture, uint8 ``(3, size, size)``."""
+        to_square = {"crop": self._crop, "squash": self._squash, "pad": self._pad}[self.resize]
+        square = to_square(picture)
+        return torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()
+
+    def settings(self) -> dict[str, int | float | str]:
+        """Return the options as plain values, from which an equal object can be made."""
+        return asdict(self)
+
+    def _crop(self, picture: Image.Image) -> Image.Image:
+        # The pixels of torchvision's Resize and CenterCrop. What lies outside of the square is not
+        # computed: a picture of 1 x 10000 pixels would be scaled to gigabytes.
+        shorter = min(picture.size)
+        scaled_shorter = round(self.size / self.crop_share)
+        starts, ends = [], []
+        for side in picture.size:
+            scaled = int(scaled_shorter * side / shorter)
+            start = round((scaled - self.size) / 2)
+            starts.append(start * side / scaled)
+            ends.append(min((start + self.size) * side / scaled, side))
+        return self._resample(picture, (self.size, self.size), (*starts, *ends))
+
+    def _squash(self, picture: Image.Image) -> Image.Image:
+        return self._resample(picture, (self.size, self.size), (0, 0, *picture.size))
+
+    def _pad(self, picture: Image.Image) -> Image.Image:
+        longer = max(picture.size)
+        width, height = (max(1, round(self.size * side / longer)) for side in picture.size)
+        square = Image.new("RGB", (self.size, self.size), _GREY)
+        scaled = self._resample(picture, (width, height), (0, 0, *picture.size))
+        square.paste(scaled, ((self.size - width) // 2, (self.size - height) // 2))
+        return square
+
+    @staticmethod
+    def _resample(
+        picture: Image.Image, size: tuple[int, int], box: tuple[float, ...]
+    ) -> Image.Image:
+        left, top, right, bottom = box
+        return picture.resize(size, Image.Resampling.BILINEAR, (left, top, right, bottom))
+
+    def _problems(self) -> Iterator[str]:
+        if self.size < 1:
+            yield f"--model.image_size={self.size} is too small: choose 1 or more."
+        if self.resize not in get_args(Resize):
+            choices = ", ".join(get_args(Resize))
+            yield f"--model.image_resize={self.resize!r} is unknown; choose one of {choices}."
+        if not 0 < self.crop_share <= 1:
+            yield (
+                f"--model.image_crop_share={self.crop_share} is not a share: "
+                "choose more than 0, and at most 1."
+            )
+
+
+def is_picture_name(path: Path) -> bool:
+    """Return whether a file is a picture, going by the ending of its name."""
+    return path.suffix.lower() in _SUFFIXES
+
+
+def find_pictures(folder: Path) -> list[Path]:
+    """Return the pictures in a folder and the folders below it, sorted, hidden ones left out.
+
+    Raises:
+        DataError: If it is not a folder.
+    """
+    if not folder.is_dir():
+        what = "is not a folder" if folder.exists() else "does not exist"
+        raise DataError(f"{folder}: {what}. Give a folder of pictures.")
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if is_picture_name(path)
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and path.is_file()
+    )

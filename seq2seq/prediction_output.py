@@ -1,0 +1,187 @@
+"""What ``seq2seq-predict`` writes: rows of text, JSON or CSV, and figures of the attention."""
+
+import csv
+import io
+import json
+import os
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from seq2seq.batches import Prediction
+from seq2seq.errors import ConfigError, DataError
+from seq2seq.tasks.base import ItemKind, SequenceTask
+
+Format = Literal["text", "jsonl", "csv"]
+
+_NAME_BYTES = 200  # of a figure, with room for a number; file systems take 255
+_BLANKS = dict.fromkeys(map(ord, "\t\r\n"), " ")
+
+
+class RowFormat(NamedTuple):
+    """How predictions become rows.
+
+    Attributes:
+        header: First line; None without one.
+        write: Returns the line or lines of an input and its predictions, best first.
+    """
+
+    header: str | None
+    write: Callable[[str, list[Prediction]], str]
+
+
+def row_format(name: Format, kind: ItemKind, *, is_ranked: bool, has_alignment: bool) -> RowFormat:
+    """Return the format of this name.
+
+    Args:
+        name: The format.
+        kind: What the inputs are; ``text`` puts the path of a file in front of its output, as the
+            order of a folder is not obvious.
+        is_ranked: Whether inputs have several predictions; ``csv`` then numbers them.
+        has_alignment: Whether ``jsonl`` has the alignment.
+    """
+    if name == "jsonl":
+        return RowFormat(None, partial(format_json, has_alignment=has_alignment))
+    if name == "csv":
+        columns = ["source", *(["rank"] if is_ranked else []), "text", "score", "error"]
+        return RowFormat(",".join(columns), partial(format_csv, is_ranked=is_ranked))
+    return RowFormat(None, format_text if kind == "line" else format_path_and_text)
+
+
+def format_text(_source: str, predictions: list[Prediction]) -> str:
+    """Return one line; several hypotheses are separated by tabs."""
+    return "\t".join(prediction.text for prediction in predictions)
+
+
+def format_path_and_text(source: str, predictions: list[Prediction]) -> str:
+    """Return one line: the path, a tab, and the hypotheses or why there are none."""
+    error = reason(source, predictions[0])
+    output = format_text(source, predictions)
+    if error is not None:
+        output = f"[error: {error.translate(_BLANKS)}]"
+    return f"{source.translate(_BLANKS)}\t{output}"
+
+
+def format_json(source: str, predictions: list[Prediction], *, has_alignment: bool) -> str:
+    """Return one JSON object; further hypotheses are under ``n_best``."""
+    records = [_record(prediction, has_alignment) for prediction in predictions]
+    record = {"source": source, **records[0]}
+    if len(records) > 1:
+        record["n_best"] = records
+    error = reason(source, predictions[0])
+    if error is not None:
+        record["error"] = error
+    return json.dumps(record, ensure_ascii=False)
+
+
+def _record(prediction: Prediction, has_alignment: bool) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "text": prediction.text,
+        "score": round(prediction.score, 5),
+        "tokens": prediction.tokens,
+        "token_scores": [round(value, 5) for value in prediction.token_log_probs],
+    }
+    if has_alignment and prediction.attention is not None:
+        record["source_tokens"] = prediction.source_tokens
+        # For each target token the source token that it attends to most.
+        record["alignment"] = prediction.attention.argmax(dim=-1).tolist()
+    return record
+
+
+def format_csv(source: str, predictions: list[Prediction], *, is_ranked: bool) -> str:
+    """Return a row per hypothesis: source, rank where ``is_ranked``, text, score, error."""
+    output = io.StringIO()
+    writer = csv.writer(output, lineterminator="\n")
+    for rank, prediction in enumerate(predictions, start=1):
+        error = reason(source, prediction)
+        score = round(prediction.score, 5) if error is None else ""
+        rank_column = [rank] if is_ranked else []
+        writer.writerow([source, *rank_column, prediction.text, score, error or ""])
+    return output.getvalue().removesuffix("\n")
+
+
+def reason(source: str, prediction: Prediction) -> str | None:
+    """Return why an input could not be used, without its path: that stands beside it."""
+    return prediction.error and prediction.error.removeprefix(f"{Path(source)}: ")
+
+
+class FigureFolder:
+    """Writes what each prediction attended to into a folder, a PNG per input.
+
+    Lines are numbered from ``000001.png``. A file gives its figure its own name, with the folders
+    that it lies in below ``root``, joined by ``__``; ``_2``, ``_3``, ... tell apart what would have
+    the same name. Where there is nothing to draw, there is no figure.
+
+    Args:
+        folder: Where to write; made where it does not exist.
+        task: What draws.
+        root: Folder that was searched for the inputs; None where they were named one by one.
+
+    Raises:
+        ConfigError: If the task's decoder has no attention.
+        DataError: If the folder cannot be made.
+    """
+
+    def __init__(self, folder: Path, task: SequenceTask, root: Path | None) -> None:
+        if task.decoder.attention is None:
+            raise ConfigError(
+                "--attention_dir: this checkpoint's decoder has no attention. Leave the option out."
+            )
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(f"{folder}: cannot be made: {error.strerror}.") from error
+        self.folder = folder
+        self.task = task
+        self.root = root
+        self._taken: set[str] = set()
+
+    def write(self, item: str, number: int, prediction: Prediction) -> None:
+        """Draw a prediction.
+
+        Args:
+            item: The raw input.
+            number: Its place, from 1.
+            prediction: What was decoded from it, with its attention.
+
+        Raises:
+            ConfigError: If the figure would lie among the inputs.
+            DataError: If it cannot be written.
+        """
+        if prediction.attention is None:
+            return
+        batch = self.task.collate([self.task.load_item(item)])
+        figure = self.task.figure(batch, prediction)
+        if figure is None:
+            return
+        path = self.folder / self._name(item, number)
+        with warnings.catch_warnings():
+            # A letter that the font lacks is seen as a box.
+            warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font", UserWarning)
+            try:
+                # Figures are mostly photographs: more compression takes longer than the drawing.
+                figure.savefig(path, pil_kwargs={"compress_level": 1})
+            except OSError as error:
+                raise DataError(f"{path}: cannot be written: {error.strerror}.") from error
+        figure.clear()  # its parts refer to each other, and would wait for the garbage collection
+
+    def _name(self, item: str, number: int) -> str:
+        if self.task.item_kind == "line":
+            return f"{number:06}.png"
+        path = Path(item)
+        if path.parent.resolve() == self.folder.resolve():
+            raise ConfigError(
+                f"--attention_dir {self.folder}: {path} lies there too, and could be overwritten. "
+                "Give another folder."
+            )
+        parts = (path if self.root is None else path.relative_to(self.root)).with_suffix("").parts
+        whole = "__".join(parts if self.root is not None else parts[-1:])
+        stem = os.fsencode(whole)[-_NAME_BYTES:].decode("utf-8", "ignore")
+        name, count = stem, 1
+        while name.casefold() in self._taken:
+            count += 1
+            name = f"{stem}_{count}"
+        self._taken.add(name.casefold())
+        return f"{name}.png"

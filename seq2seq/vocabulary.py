@@ -1,0 +1,224 @@
+"""What every tokenizer offers, the vocabulary of whole words, and how a stored one is told."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seq2seq.errors import DataError
+from seq2seq.sequences import BOS_ID, EOS_ID, PAD_ID, UNK_ID
+from seq2seq.tokenizer import SubwordTokenizer
+from seq2seq.words import CAPTION_TOKENIZER, UNKNOWN_WORD, caption_words
+
+# Spelled as SentencePiece spells them.
+_SPECIAL_PIECES = {PAD_ID: "<pad>", UNK_ID: "<unk>", BOS_ID: "<s>", EOS_ID: "</s>"}
+# No SentencePiece model begins like this: to its format, "s" opens a field that it does not know.
+_MAGIC = b"seq2seq words\n"
+
+
+class Tokenizer(Protocol):
+    """Turns text into ids and back; the special ids are those of ``seq2seq.sequences``.
+
+    Attributes:
+        vocab_size: Number of ids, special ones included.
+        fingerprint: A hash, hexadecimal; equal only for tokenizers that encode alike.
+    """
+
+    vocab_size: int
+    fingerprint: str
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of ``text``, without ``BOS_ID`` and ``EOS_ID``."""
+        ...
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return what ``encode`` gives for each text."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of ``ids``; special ids have none, but for a mark of ``UNK_ID``."""
+        ...
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """Return the spelling of each id."""
+        ...
+
+    def to_bytes(self) -> bytes:
+        """Return all that makes the tokenizer, which tells its kind as well."""
+        ...
+
+    def to_tensor(self) -> Tensor:
+        """Return the same as uint8 ``(bytes,)``, as a checkpoint can hold it."""
+        ...
+
+
+class WordTokenizer:
+    """A vocabulary of the words of ``caption_words``; others are unknown.
+
+    Instances can be pickled, so that loader workers may be spawned.
+
+    Args:
+        words: The words in the order of their ids, which begin after the special ones.
+
+    Attributes:
+        vocab_size: Number of words and special ids.
+        fingerprint: A hash of the words and the rules they are made by, hexadecimal.
+    """
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self._words = tuple(words)
+        self._pieces = (*(_SPECIAL_PIECES[i] for i in range(len(_SPECIAL_PIECES))), *self._words)
+        self._ids = {word: i for i, word in enumerate(self._words, start=len(_SPECIAL_PIECES))}
+        self.vocab_size = len(self._pieces)
+        self.fingerprint = hashlib.blake2b(self.to_bytes(), digest_size=16).hexdigest()
+
+    @classmethod
+    def train(
+        cls,
+        sentences: Iterable[str],
+        vocab_size: int,
+        minimum_count: int = 1,
+        vocab_size_option: str = "--data.vocab_size",
+        origin: str = "the training text",
+    ) -> "WordTokenizer":
+        """Take the most frequent words; of equally frequent ones, the first in the alphabet.
+
+        Args:
+            sentences: Training text, one line each.
+            vocab_size: Number of words and special ids; never fewer are taken.
+            minimum_count: How often a word has to occur.
+            vocab_size_option: Where the user sets ``vocab_size``, for error messages.
+            origin: Where the sentences come from, for error messages.
+
+        Raises:
+            DataError: If ``vocab_size`` does not fit the text, or the text has no word.
+        """
+        counts = Counter(chain.from_iterable(map(caption_words, sentences)))
+        if not counts:
+            raise DataError(f"A tokenizer needs text, but there is no word in {origin}.")
+        frequent = [word for word, count in counts.items() if count >= minimum_count]
+        if not frequent:
+            raise DataError(
+                f"No word occurs {minimum_count} times in {origin}, the most frequent one "
+                f"{max(counts.values())} times. Lower the minimum count."
+            )
+        wanted = vocab_size - len(_SPECIAL_PIECES)
+        if wanted < 1:
+            raise DataError(
+                f"A vocabulary of {vocab_size} has no room for a word beside "
+                f"{len(_SPECIAL_PIECES)} special ids. Set {vocab_size_option} to "
+                f"{len(_SPECIAL_PIECES) + 1} or more."
+            )
+        if wanted > len(frequent):
+            raise DataError(
+                f"A vocabulary of {vocab_size} words is too large for {origin}, where "
+                f"{len(frequent)} words occur {minimum_count} times or more. "
+                f"Set {vocab_size_option} to {len(frequent) + len(_SPECIAL_PIECES)} or less."
+            )
+        return cls(sorted(frequent, key=lambda word: (-counts[word], word))[:wanted])
+
+    @classmethod
+    def from_bytes(cls, data: bytes, origin: str = "the given tokenizer") -> "WordTokenizer":
+        """Load what ``to_bytes`` gave.
+
+        Raises:
+            DataError: If ``data`` is something else, is damaged, or its words were made by other
+                rules than those of ``caption_words``.
+        """
+        try:
+            if not data.startswith(_MAGIC):
+                raise ValueError("it begins otherwise")
+            content = json.loads(data[len(_MAGIC) :])
+            rules, words = content["rules"], content["words"]
+            if not all(isinstance(word, str) for word in words) or len(set(words)) < len(words):
+                raise ValueError("its words are not different words")
+        except (ValueError, TypeError, KeyError) as error:
+            raise DataError(
+                f"{origin} is not a word vocabulary ({error}). "
+                "Give a file that this project wrote, or none to have one made."
+            ) from error
+        if rules != CAPTION_TOKENIZER:
+            raise DataError(
+                f"{origin} has words by the rules {rules!r}, this version knows "
+                f"{CAPTION_TOKENIZER!r}. Have the vocabulary made again, and train with it."
+            )
+        return cls(words)
+
+    @classmethod
+    def from_tensor(cls, data: Tensor) -> "WordTokenizer":
+        """Load what ``to_tensor`` gave, uint8 ``(bytes,)``."""
+        return cls.from_bytes(_to_bytes(data))
+
+    def to_bytes(self) -> bytes:
+        """Return the words and the name of their rules, after a mark of their own."""
+        content = {"rules": CAPTION_TOKENIZER, "words": self._words}
+        return _MAGIC + json.dumps(content).encode("ascii")
+
+    def to_tensor(self) -> Tensor:
+        """Return ``to_bytes`` as uint8 ``(bytes,)``, as a checkpoint can hold it."""
+        return torch.from_numpy(np.frombuffer(self.to_bytes(), dtype=np.uint8).copy())
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of the words of ``text``, without ``BOS_ID`` and ``EOS_ID``."""
+        return [self._ids.get(word, UNK_ID) for word in caption_words(text)]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return what ``encode`` gives for each text."""
+        return [self.encode(text) for text in texts]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the words of ``ids``, joined by spaces; special ids have none.
+
+        Only ``UNK_ID`` becomes a mark, that of SentencePiece, so that it is seen.
+        """
+        special = {**dict.fromkeys(_SPECIAL_PIECES, ""), UNK_ID: UNKNOWN_WORD}
+        words = (special.get(int(i), self._pieces[int(i)]) for i in ids)
+        return " ".join(filter(None, words))
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """Return the spelling of each id."""
+        return [self._pieces[int(i)] for i in ids]
+
+    def __reduce__(self) -> tuple[type["WordTokenizer"], tuple[tuple[str, ...]]]:
+        return type(self), (self._words,)
+
+
+def tokenizer_from_tensor(data: Tensor) -> Tokenizer:
+    """Load what the ``to_tensor`` of any tokenizer gave, uint8 ``(bytes,)``.
+
+    Raises:
+        DataError: If it is no tokenizer, or one that cannot be used.
+    """
+    return _load(_to_bytes(data), "the given tokenizer")
+
+
+def tokenizer_from_file(path: str | Path) -> Tokenizer:
+    """Load a file that holds the ``to_bytes`` of a tokenizer, or a SentencePiece model.
+
+    Raises:
+        DataError: If there is no such file, or it is no tokenizer that can be used.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"{path}: the tokenizer cannot be read ({error.strerror}). "
+            "Give the path of a SentencePiece .model file or of a word vocabulary."
+        ) from error
+    return _load(data, str(path))
+
+
+def _load(data: bytes, origin: str) -> Tokenizer:
+    kind = WordTokenizer.from_bytes if data.startswith(_MAGIC) else SubwordTokenizer
+    return kind(data, origin)
+
+
+def _to_bytes(data: Tensor) -> bytes:
+    return data.cpu().numpy().tobytes()
