@@ -38,7 +38,7 @@ from seq2seq.errors import ConfigError, DataError, raise_together
 from seq2seq.feature_cache import FeatureArray
 from seq2seq.pictures import PictureGeometry, find_pictures
 from seq2seq.sequences import EOS_ID
-from seq2seq.vocabulary import Tokenizer, WordTokenizer, tokenizer_from_file
+from seq2seq.tokenizers import Tokenizer, WordTokenizer, tokenizer_from_file
 from seq2seq.words import caption_words
 
 Vocabulary = Literal["word", "unigram", "bpe", "char"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from datamodules.translation import TranslationDataModule
 from seq2seq.errors import ConfigError, DataError
-from seq2seq.tokenizer import Normalization, TokenizerType
+from seq2seq.tokenizers import Normalization, TokenizerType
 
 _MONTHS = (
     *("January", "February", "March", "April", "May", "June", "July"),

@@ -17,7 +17,7 @@ from datamodules.text_files import Pair, ParallelText
 from datamodules.token_corpus import TokenisedCorpus, row_writer
 from seq2seq.errors import DataError
 from seq2seq.sequences import EOS_ID
-from seq2seq.tokenizer import SubwordTokenizer
+from seq2seq.tokenizers import SubwordTokenizer
 
 OnTooLong = Literal["drop", "truncate", "error"]
 

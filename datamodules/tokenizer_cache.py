@@ -6,7 +6,7 @@ from pathlib import Path
 
 from datamodules.cache import appearing, content_key, require_prepared
 from seq2seq.errors import DataError
-from seq2seq.tokenizer import Normalization, SubwordTokenizer, TokenizerType
+from seq2seq.tokenizers import Normalization, SubwordTokenizer, TokenizerType
 
 
 @dataclass(frozen=True)

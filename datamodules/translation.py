@@ -27,7 +27,7 @@ from datamodules.translation_dataset import (
 )
 from seq2seq.errors import ConfigError, DataError, raise_together
 from seq2seq.sequences import EOS_ID
-from seq2seq.tokenizer import Normalization, SubwordTokenizer, TokenizerType
+from seq2seq.tokenizers import Normalization, SubwordTokenizer, TokenizerType
 
 
 class TranslationDataModule(SequenceDataModule):

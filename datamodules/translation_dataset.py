@@ -10,7 +10,7 @@ from datamodules.token_cache import LengthLimits
 from datamodules.token_corpus import TokenisedCorpus, TokenisedSide
 from seq2seq.batches import Batch, TextInput
 from seq2seq.sequences import EOS_ID, pad_sequences
-from seq2seq.tokenizer import SubwordTokenizer
+from seq2seq.tokenizers import SubwordTokenizer
 
 SIDES = ("source", "target")
 

@@ -38,7 +38,7 @@ def build_parser() -> ArgumentParser:
         help=(
             "File to read; - for standard input. For pictures: a picture, a folder (with those "
             "below it, sorted), or a text file or standard input with a path on each line. Paths "
-            "of a file are relative to its folder, or to the working directory if they are there."
+            "in a file are relative to its folder, or to the working directory if they are there."
         ),
     )
     parser.add_argument(

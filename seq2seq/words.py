@@ -36,7 +36,8 @@ _CHARACTERS = _Characters(
 # All but white space and ASCII's punctuation: `\w` would leave out the vowel signs of many scripts.
 _LETTER = r"[^\s!-/:-@\[-`{-~]"
 _CLITIC = r"'(?:s|m|d|re|ve|ll)"
-_CONTRACTION = re.compile(rf"(?<={_LETTER})(n't|{_CLITIC})(?!{_LETTER})")
+_ENDING = rf"(?:n't|{_CLITIC})"
+_CONTRACTION = re.compile(rf"(?<={_LETTER})({_ENDING})(?={_ENDING}*(?!{_LETTER}))")
 _TOKEN = re.compile(
     rf"""
       (?:mr|mrs|ms|dr|st|jr|sr|vs|etc)\.(?!{_LETTER})

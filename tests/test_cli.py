@@ -35,7 +35,7 @@ def test_tensorboard_has_losses_scores_rates_samples_and_a_picture(run):
     scalars = {"train/loss", "val/loss", "val/bleu", "val/chrf", "val/exact_match"}
     assert scalars <= set(events.Tags()["scalars"])
     assert any(name.startswith("lr-") for name in events.Tags()["scalars"])
-    assert "val/attention" in events.Tags()["images"]
+    assert "val/attention/0" in events.Tags()["images"]
     assert any(name.startswith("val/samples") for name in events.Tags()["tensors"])
 
 

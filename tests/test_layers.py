@@ -16,9 +16,8 @@ FLOORS = {
     "seq2seq.sequences": 0,
     "seq2seq.batches": 0,
     "seq2seq.words": 0,
-    "seq2seq.vocabulary": 1,
     "seq2seq.pictures": 1,
-    "seq2seq.tokenizer": 1,
+    "seq2seq.tokenizers": 1,
     "seq2seq.nn": 1,
     "seq2seq.encoders": 2,
     "seq2seq.decoders": 2,
@@ -160,7 +159,7 @@ def plant(root: Path, name: str, text: str) -> None:
     legal = {
         "seq2seq/__init__.py": "from seq2seq.predictor import load",
         "seq2seq/errors.py": "",
-        "seq2seq/tokenizer.py": "from seq2seq.errors import DataError",
+        "seq2seq/tokenizers/word.py": "from seq2seq.errors import DataError",
         "seq2seq/nn/__init__.py": "",
         "seq2seq/nn/attention.py": "import torch\nimport lightning.pytorch",
         "seq2seq/search/options.py": "",
@@ -171,7 +170,7 @@ def plant(root: Path, name: str, text: str) -> None:
         "seq2seq/predict.py": "from datamodules.base import DataModule",
         "seq2seq/cli.py": "from seq2seq import predict",
         "datamodules/__init__.py": "",
-        "datamodules/base.py": "from seq2seq.tokenizer import Tokenizer",
+        "datamodules/base.py": "from seq2seq.tokenizers.word import Tokenizer",
     }
     for path, content in {**legal, name: text}.items():
         file = root / path
@@ -193,7 +192,11 @@ def test_a_legal_tree_has_no_fault(tmp_path: Path) -> None:
         ("seq2seq/nn/attention.py", "from ..search.beam import x", "seq2seq.search.beam on floor"),
         ("seq2seq/nn/attention.py", "import seq2seq", "seq2seq on floor 6"),
         ("seq2seq/errors.py", "def f():\n    from seq2seq import cli", ":2: imports seq2seq.cli"),
-        ("seq2seq/nn/attention.py", "import seq2seq.tokenizer", "seq2seq.tokenizer on floor 1"),
+        (
+            "seq2seq/nn/attention.py",
+            "import seq2seq.tokenizers.word",
+            "seq2seq.tokenizers.word on floor 1",
+        ),
         ("seq2seq/losses.py", "import seq2seq.search.beam", "seq2seq.search.beam on floor 3"),
         ("seq2seq/tasks/base.py", "import seq2seq.tasks.translation", "translation on floor 5"),
         ("seq2seq/tasks/translation.py", "import datamodules.base", "only floor 6 may use"),

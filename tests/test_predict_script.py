@@ -193,12 +193,15 @@ def test_each_line_has_a_figure_of_its_attention(predict, tmp_path):
         (["--alignment", "--format", "csv"], "--alignment has no place in csv"),
         (["--attention_dir", "in.txt"], "in.txt: cannot be made: File exists"),
         (["--input", "none.txt"], "none.txt: cannot be read: No such file"),
+        (["--input", "."], ".: is a folder, and this checkpoint reads text. Give a text file."),
+        (["--input", "dog.jpg"], "dog.jpg: is a picture by its name, and this checkpoint reads"),
         (["--output", "none/out.txt"], "none/out.txt: cannot be written: No such file"),
         (["--ckpt_path", "none.ckpt"], "none.ckpt: there is no such file"),
     ],
 )
 def test_what_the_user_can_mend_is_one_line(predict, tmp_path, monkeypatch, options, message):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "dog.jpg").touch()
     with pytest.raises(SystemExit) as ended:
         predict(*options)
     assert str(ended.value.code).startswith(f"seq2seq-predict: {message}")

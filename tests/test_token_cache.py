@@ -18,7 +18,7 @@ from toy_translation import (
 from datamodules.cache import appearing, content_key
 from seq2seq.errors import DataError
 from seq2seq.sequences import EOS_ID
-from seq2seq.tokenizer import SubwordTokenizer
+from seq2seq.tokenizers import SubwordTokenizer
 
 
 @pytest.fixture

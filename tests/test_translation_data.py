@@ -7,7 +7,7 @@ from datamodules import TranslationDataModule
 from datamodules.translation_dataset import collate
 from seq2seq.errors import ConfigError, DataError
 from seq2seq.sequences import EOS_ID
-from seq2seq.tokenizer import SubwordTokenizer
+from seq2seq.tokenizers import SubwordTokenizer
 
 
 @pytest.fixture

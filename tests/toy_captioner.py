@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from seq2seq.tasks.captioning import Captioner
-from seq2seq.vocabulary import WordTokenizer
+from seq2seq.tokenizers import WordTokenizer
 
 SENTENCES = ["a dog runs on the beach", "two children play in snow", "a man rides his bike"]
 # In the order in which a folder is read.

@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 
 from seq2seq.checkpoints import CHECKPOINT_KEY, read_checkpoint
 from seq2seq.errors import CheckpointError, ConfigError
-from seq2seq.vocabulary import Tokenizer, tokenizer_from_tensor
+from seq2seq.tokenizers import Tokenizer, tokenizer_from_tensor
 
 
 class PortableTask(pl.LightningModule, ABC):

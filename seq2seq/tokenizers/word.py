@@ -1,12 +1,10 @@
-"""What every tokenizer offers, the vocabulary of whole words, and how a stored one is told."""
+"""Tokenisation into whole words."""
 
 import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import chain
-from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,49 +12,12 @@ from torch import Tensor
 
 from seq2seq.errors import DataError
 from seq2seq.sequences import BOS_ID, EOS_ID, PAD_ID, UNK_ID
-from seq2seq.tokenizer import SubwordTokenizer
 from seq2seq.words import CAPTION_TOKENIZER, UNKNOWN_WORD, caption_words
 
 # Spelled as SentencePiece spells them.
 _SPECIAL_PIECES = {PAD_ID: "<pad>", UNK_ID: "<unk>", BOS_ID: "<s>", EOS_ID: "</s>"}
 # No SentencePiece model begins like this: to its format, "s" opens a field that it does not know.
-_MAGIC = b"seq2seq words\n"
-
-
-class Tokenizer(Protocol):
-    """Turns text into ids and back; the special ids are those of ``seq2seq.sequences``.
-
-    Attributes:
-        vocab_size: Number of ids, special ones included.
-        fingerprint: A hash, hexadecimal; equal only for tokenizers that encode alike.
-    """
-
-    vocab_size: int
-    fingerprint: str
-
-    def encode(self, text: str) -> list[int]:
-        """Return the ids of ``text``, without ``BOS_ID`` and ``EOS_ID``."""
-        ...
-
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return what ``encode`` gives for each text."""
-        ...
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of ``ids``; special ids have none, but for a mark of ``UNK_ID``."""
-        ...
-
-    def pieces(self, ids: Sequence[int]) -> list[str]:
-        """Return the spelling of each id."""
-        ...
-
-    def to_bytes(self) -> bytes:
-        """Return all that makes the tokenizer, which tells its kind as well."""
-        ...
-
-    def to_tensor(self) -> Tensor:
-        """Return the same as uint8 ``(bytes,)``, as a checkpoint can hold it."""
-        ...
+WORDS_MAGIC = b"seq2seq words\n"
 
 
 class WordTokenizer:
@@ -133,9 +94,9 @@ class WordTokenizer:
                 rules than those of ``caption_words``.
         """
         try:
-            if not data.startswith(_MAGIC):
+            if not data.startswith(WORDS_MAGIC):
                 raise ValueError("it begins otherwise")
-            content = json.loads(data[len(_MAGIC) :])
+            content = json.loads(data[len(WORDS_MAGIC) :])
             rules, words = content["rules"], content["words"]
             if not all(isinstance(word, str) for word in words) or len(set(words)) < len(words):
                 raise ValueError("its words are not different words")
@@ -159,7 +120,7 @@ class WordTokenizer:
     def to_bytes(self) -> bytes:
         """Return the words and the name of their rules, after a mark of their own."""
         content = {"rules": CAPTION_TOKENIZER, "words": self._words}
-        return _MAGIC + json.dumps(content).encode("ascii")
+        return WORDS_MAGIC + json.dumps(content).encode("ascii")
 
     def to_tensor(self) -> Tensor:
         """Return ``to_bytes`` as uint8 ``(bytes,)``, as a checkpoint can hold it."""
@@ -188,36 +149,6 @@ class WordTokenizer:
 
     def __reduce__(self) -> tuple[type["WordTokenizer"], tuple[tuple[str, ...]]]:
         return type(self), (self._words,)
-
-
-def tokenizer_from_tensor(data: Tensor) -> Tokenizer:
-    """Load what the ``to_tensor`` of any tokenizer gave, uint8 ``(bytes,)``.
-
-    Raises:
-        DataError: If it is no tokenizer, or one that cannot be used.
-    """
-    return _load(_to_bytes(data), "the given tokenizer")
-
-
-def tokenizer_from_file(path: str | Path) -> Tokenizer:
-    """Load a file that holds the ``to_bytes`` of a tokenizer, or a SentencePiece model.
-
-    Raises:
-        DataError: If there is no such file, or it is no tokenizer that can be used.
-    """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise DataError(
-            f"{path}: the tokenizer cannot be read ({error.strerror}). "
-            "Give the path of a SentencePiece .model file or of a word vocabulary."
-        ) from error
-    return _load(data, str(path))
-
-
-def _load(data: bytes, origin: str) -> Tokenizer:
-    kind = WordTokenizer.from_bytes if data.startswith(_MAGIC) else SubwordTokenizer
-    return kind(data, origin)
 
 
 def _to_bytes(data: Tensor) -> bytes:

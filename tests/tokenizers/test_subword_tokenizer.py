@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from seq2seq.errors import DataError
 from seq2seq.sequences import BOS_ID, EOS_ID, PAD_ID, UNK_ID
-from seq2seq.tokenizer import SubwordTokenizer
+from seq2seq.tokenizers import SubwordTokenizer
 
 SYLLABLES = ("red", "gar", "den", "brea", "din", "lo", "mu", "tis", "fen", "ok")
 WORDS = [a + b for a in SYLLABLES for b in SYLLABLES]

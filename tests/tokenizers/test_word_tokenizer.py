@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from seq2seq.errors import DataError
 from seq2seq.sequences import BOS_ID, EOS_ID, PAD_ID, UNK_ID
-from seq2seq.tokenizer import SubwordTokenizer
-from seq2seq.vocabulary import (
+from seq2seq.tokenizers import (
+    SubwordTokenizer,
     Tokenizer,
     WordTokenizer,
     tokenizer_from_file,

@@ -1,0 +1,16 @@
+"""Text to ids and back; every checkpoint carries its own."""
+
+from seq2seq.tokenizers.base import Tokenizer
+from seq2seq.tokenizers.stored import tokenizer_from_file, tokenizer_from_tensor
+from seq2seq.tokenizers.subword import Normalization, SubwordTokenizer, TokenizerType
+from seq2seq.tokenizers.word import WordTokenizer
+
+__all__ = [
+    "Normalization",
+    "SubwordTokenizer",
+    "Tokenizer",
+    "TokenizerType",
+    "WordTokenizer",
+    "tokenizer_from_file",
+    "tokenizer_from_tensor",
+]
