@@ -1,6 +1,7 @@
 """The data of each modality, as Lightning data modules."""
 
 from datamodules.captioning import CaptionDataModule
+from datamodules.shapes import ShapesDataModule
 from datamodules.synthetic import DatesDataModule
 from datamodules.text_files import Pair
 from datamodules.translation import TranslationDataModule
@@ -10,6 +11,7 @@ __all__ = [
     "CaptionDataModule",
     "DatesDataModule",
     "Pair",
+    "ShapesDataModule",
     "TranslationDataModule",
     "TranslationDataset",
     "TranslationExample",

@@ -1,11 +1,8 @@
-"""The cache on disk: where it is, what its parts are called, and how they appear complete."""
+"""The cache on disk: where it is, and what its parts are called."""
 
 import hashlib
 import os
-import shutil
-import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 
 from seq2seq.errors import DataError
@@ -57,36 +54,3 @@ def require_prepared(path: Path) -> None:
             f"{path} is missing: prepare_data has not run, or the data changed since. "
             "With several machines, set --data.cache_dir to a folder that all of them share."
         )
-
-
-@contextmanager
-def appearing(path: Path) -> Iterator[Path]:
-    """Give a path to make a file or a folder at; it takes the name ``path`` at the end.
-
-    Under that name it is complete or not there at all, whatever goes wrong in between. Several
-    processes may do this at once: the first one counts, as the same key means the same content.
-
-    Raises:
-        DataError: If nothing can be written there.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=".partial-", dir=path.parent))
-        try:
-            yield scratch / path.name
-            _rename(scratch / path.name, path)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-    except OSError as error:
-        raise DataError(
-            f"{path.parent}: the cache cannot be written ({error.strerror}). "
-            "Set --data.cache_dir to a folder that you may write to and that has room."
-        ) from error
-
-
-def _rename(made: Path, path: Path) -> None:
-    try:
-        os.rename(made, path)  # noqa: PTH104  # as one step, or not at all
-    except OSError:
-        if not path.exists():  # else another process was quicker
-            raise

@@ -22,7 +22,7 @@ from datamodules.caption_formats import (
     some_of,
 )
 from datamodules.text_files import read_lines
-from seq2seq.errors import ConfigError, DataError
+from seq2seq.errors import DataError
 
 CaptionFormat = Literal["auto", "karpathy", "coco", "flickr", "csv", "tsv", "jsonl"]
 
@@ -172,22 +172,18 @@ def split_pictures(
 
     Args:
         pictures: What to divide; those with the same path stay together.
-        fractions: Share of each split; together 1.
+        fractions: Share of each split, more than 0; together 1.
         seed: Of the choice.
 
     Returns:
         The pictures of each split, shuffled.
 
     Raises:
-        ConfigError: If the shares are not positive or do not add up to 1.
         DataError: If there are too few pictures to give each split one.
     """
     shares = list(fractions.values())
-    if not shares or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
-        raise ConfigError(
-            f"--data.split_fractions={dict(fractions)} cannot work: give each split more than 0, "
-            "and all together 1."
-        )
+    assert min(shares) > 0, shares
+    assert abs(sum(shares) - 1) < 1e-6, shares
 
     def draw(path: Path) -> tuple[bytes, Path]:
         # The path is for files of the same name in several folders.
@@ -199,7 +195,7 @@ def split_pictures(
     if any(start == end for start, end in zip(starts, ends, strict=True)):
         raise DataError(
             f"{len(paths)} pictures are too few for the splits {dict(fractions)}: one would be "
-            "empty. Raise its share in --data.split_fractions, or give more pictures."
+            "empty. Raise --data.val_share or --data.test_share, or give more pictures."
         )
     order = {path: index for index, path in enumerate(paths)}
     ordered = sorted(pictures, key=lambda picture: (order[picture.path], picture.captions))

@@ -333,7 +333,11 @@ class CaptionDataModule(SequenceDataModule):
         settings = TokenizerSettings(
             self.vocab_size, "--data.vocab_size", self.vocabulary, "nmt_nfkc"
         )
-        selection = (self.split_names["train"], self.shares, self.seed, self.caption_style)
+        # Which pictures are for training also depends on the splits that have files of their own.
+        roles = [role for role in _SPLITS if self.files[role][0] == path]
+        shares = {role: self.shares[role] for role in roles if role != "train"}
+        train, style = self.split_names["train"], self.caption_style
+        selection = (self.format, train, shares, self.seed, style)
         trained = tokenizer_path(self._cache(), [path], selection, settings)
         if may_train:
             train_tokenizer(trained, sentences, settings, origin=str(path))
@@ -353,11 +357,12 @@ class CaptionDataModule(SequenceDataModule):
 
     def _problems(self) -> Iterator[str]:
         """Yield what is wrong with the options, one sentence each."""
+        chosen = self.captions_per_picture
         smallest = {
             "vocab_size": (self.vocab_size, EOS_ID + 2),
             "minimum_count": (self.minimum_count, 1),
             "max_caption_length": (self.max_caption_length, 1),
-            "captions_per_picture": (self.captions_per_picture or 1, 1),
+            "captions_per_picture": (1 if chosen is None else chosen, 1),
             "batch_size": (self.batch_size, 1),
             "eval_batch_size": (self.eval_batch_size, 1),
             "num_workers": (self.num_workers, 0),
@@ -373,6 +378,13 @@ class CaptionDataModule(SequenceDataModule):
             "on_bad_picture": (self.on_bad_picture, OnBadPicture),
         }
         yield from option_problems(smallest, choices)
+        for role in ("val", "test"):
+            captions, images = self.files[role]
+            if captions == self.files["train"][0] and images != self.files["train"][1]:
+                yield (
+                    f"--data.{role}_images is for --data.{role}_captions, which is not given: set "
+                    "both, or neither."
+                )
         if sum(self.shares.values()) >= 1:
             yield "--data.val_share and --data.test_share leave nothing to train on: lower them."
         if self.minimum_count > 1 and self.vocabulary != "word":

@@ -14,9 +14,10 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from datamodules.cache import appearing, content_key, require_prepared
+from datamodules.cache import content_key, require_prepared
 from datamodules.caption_files import CaptionedPicture
 from datamodules.caption_formats import some_of
+from seq2seq.appearing import appearing
 from seq2seq.errors import ConfigError, DataError
 from seq2seq.pictures import open_picture
 

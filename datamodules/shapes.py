@@ -9,14 +9,15 @@ import json
 import random
 import tempfile
 from collections.abc import Callable, Iterator
-from itertools import combinations
+from math import ceil
 from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image, ImageDraw
 
+from datamodules.base import option_problems
 from datamodules.captioning import CaptionDataModule
-from seq2seq.errors import ConfigError, DataError
+from seq2seq.errors import DataError
 
 COLOURS = {
     "red": (225, 45, 40),
@@ -34,10 +35,11 @@ _KINDS = [(colour, form) for colour in COLOURS for form in FORMS]
 _NUMBERS = {2: "two", 3: "three", 4: "four"}
 # Light enough for blue, dark enough for yellow.
 _GREYS = (70, 190)
-_GAP = 4
+_REACH = 1.1  # of the corners below
+_GAP = 4  # between shapes, in hundredths of the picture's side
 # A picture is drawn this many times as large, so that its edges are smooth.
 _SUPERSAMPLING = 4
-# Corners as shares of the radius: squares and triangles then look as large as a circle.
+# Corners as shares of the radius, such that squares and triangles look as large as a circle.
 _CORNERS = {
     "square": ((-0.86, -0.86), (0.86, -0.86), (0.86, 0.86), (-0.86, 0.86)),
     "triangle": ((0.0, -1.1), (1.05, 0.75), (-1.05, 0.75)),
@@ -47,10 +49,10 @@ _CORNERS = {
 _GENERATION = 1
 _RECORD = "settings.json"
 _CAPTIONS = "captions.jsonl"
-# A thousandth of what single shapes allow, the scarcest scenes: the search stays short.
+# A quarter of them are single shapes, of which there are seven hundred thousand.
 _MAX_PICTURES = 100_000
 # All words of the captions, and four special ids.
-_VOCAB_SIZE = 41
+_VOCAB_SIZE = 35
 
 
 class Shape(NamedTuple):
@@ -61,7 +63,7 @@ class Shape(NamedTuple):
         form: One of ``FORMS``.
         column: Of the centre, from the left.
         row: Of the centre, from the top.
-        radius: Nothing of it is further from the centre than 1.3 times this.
+        radius: Of a circle; the others look as large.
     """
 
     colour: str
@@ -77,10 +79,15 @@ class Scene(NamedTuple):
     Attributes:
         shapes: None touches another.
         captions: All true, no two alike.
+        grey: Brightness of what is behind the shapes, 0 to 255.
     """
 
     shapes: tuple[Shape, ...]
     captions: tuple[str, ...]
+    grey: int
+
+
+_Content = tuple[tuple[Shape, ...], tuple[str, ...]]
 
 
 def generate_scenes(count: int, seed: int) -> list[Scene]:
@@ -91,15 +98,14 @@ def generate_scenes(count: int, seed: int) -> list[Scene]:
         seed: Of the choice.
     """
     generator = random.Random(seed)  # noqa: S311  # not for secrets
-    sorts: tuple[Callable[[random.Random], Scene], ...] = (_one, _two, _several, _several_and_one)
     scenes: dict[tuple[Shape, ...], Scene] = {}
     while len(scenes) < count:
-        scene = sorts[len(scenes) % len(sorts)](generator)
-        scenes.setdefault(scene.shapes, scene)
+        shapes, captions = _SORTS[len(scenes) % len(_SORTS)](generator)
+        scenes.setdefault(shapes, Scene(shapes, captions, generator.randint(*_GREYS)))
     return list(scenes.values())
 
 
-def _one(generator: random.Random) -> Scene:
+def _one(generator: random.Random) -> _Content:
     colour, form = kind = generator.choice(_KINDS)
     captions = (
         f"a {colour} {form}",
@@ -108,10 +114,10 @@ def _one(generator: random.Random) -> Scene:
         f"a picture of a {colour} {form}",
         f"a {form} that is {colour}",
     )
-    return Scene((_place(*kind, generator, radii=(12, 24)),), captions)
+    return (_place(*kind, generator, radii=(12, 24)),), captions
 
 
-def _two(generator: random.Random) -> Scene:
+def _two(generator: random.Random) -> _Content:
     kinds = generator.sample(_KINDS, 2)
     while True:
         left, right = (_place(*kind, generator, radii=(11, 19)) for kind in kinds)
@@ -126,10 +132,10 @@ def _two(generator: random.Random) -> Scene:
         f"{a} with {b} on its right",
         f"{b} with {a} on its left",
     )
-    return Scene((left, right), captions)
+    return (left, right), captions
 
 
-def _several(generator: random.Random) -> Scene:
+def _several(generator: random.Random) -> _Content:
     (colour, form), number = generator.choice(_KINDS), generator.choice(list(_NUMBERS))
     many = f"{_NUMBERS[number]} {colour} {form}s"
     captions = (
@@ -139,10 +145,10 @@ def _several(generator: random.Random) -> Scene:
         f"a picture of {many}",
         f"{_NUMBERS[number]} {form}s that are {colour}",
     )
-    return Scene(_scatter([(colour, form)] * number, generator), captions)
+    return _scatter([(colour, form)] * number, generator), captions
 
 
-def _several_and_one(generator: random.Random) -> Scene:
+def _several_and_one(generator: random.Random) -> _Content:
     (kind, other), number = generator.sample(_KINDS, 2), generator.choice(list(_NUMBERS))
     many, one = f"{_NUMBERS[number]} {' '.join(kind)}s", f"a {' '.join(other)}"
     captions = (
@@ -152,48 +158,178 @@ def _several_and_one(generator: random.Random) -> Scene:
         f"a picture of {many} and {one}",
         f"{many} with {one}",
     )
-    return Scene(_scatter([kind] * number + [other], generator), captions)
+    return _scatter([kind] * number + [other], generator), captions
+
+
+_SORTS: tuple[Callable[[random.Random], _Content], ...] = (_one, _two, _several, _several_and_one)
 
 
 def _scatter(kinds: list[tuple[str, str]], generator: random.Random) -> tuple[Shape, ...]:
-    while True:
-        shapes = tuple(_place(*kind, generator, radii=(9, 14)) for kind in kinds)
-        if not any(_touch(*two) for two in combinations(shapes, 2)):
-            return shapes
+    """Place shapes of some kinds anywhere, apart from each other."""
+    shapes: list[Shape] = []
+    while len(shapes) < len(kinds):
+        shape = _place(*kinds[len(shapes)], generator, radii=(9, 14))
+        # From the first one on: beside those there may be no room for another.
+        shapes = [] if any(_touch(shape, other) for other in shapes) else [*shapes, shape]
+    return tuple(shapes)
 
 
 def _place(colour: str, form: str, generator: random.Random, radii: tuple[int, int]) -> Shape:
     radius = generator.randint(*radii)
-    margin = round(1.1 * radius) + 1
+    margin = ceil(_REACH * radius)
     column, row = (generator.randint(margin, 100 - margin) for _ in range(2))
     return Shape(colour, form, column, row, radius)
 
 
 def _touch(first: Shape, second: Shape) -> bool:
-    reach = 1.1 * (first.radius + second.radius) + _GAP
-    columns, rows = abs(first.column - second.column), abs(first.row - second.row)
-    return max(columns, rows) < reach
+    distance = max(abs(first.column - second.column), abs(first.row - second.row))
+    return distance < _REACH * (first.radius + second.radius) + _GAP
 
 
-def draw(scene: Scene, size: int, grey: int) -> Image.Image:
-    """Return the picture of a scene.
+def draw_scene(scene: Scene, size: int) -> Image.Image:
+    """Return the picture of a scene, in RGB.
 
     Args:
         scene: What to draw.
         size: Side of the picture, in pixels.
-        grey: Brightness of what is behind the shapes, 0 to 255.
     """
-    picture = Image.new("RGB", (size * _SUPERSAMPLING,) * 2, (grey,) * 3)
+    picture = Image.new("RGB", (size * _SUPERSAMPLING,) * 2, (scene.grey,) * 3)
     pen = ImageDraw.Draw(picture)
     unit = size * _SUPERSAMPLING / 100
-    for shape in scene.shapes:
-        column, row, radius = (unit * length for length in shape[2:])
-        if shape.form == "circle":
-            pen.circle((column, row), radius, COLOURS[shape.colour])
+    for colour, form, *lengths in scene.shapes:
+        column, row, radius = (unit * length for length in lengths)
+        if form == "circle":
+            pen.circle((column, row), radius, COLOURS[colour])
         else:
-            corners = _CORNERS[shape.form]
-            pen.polygon(
-                [(column + radius * x, row + radius * y) for x, y in corners],
-                COLOURS[shape.colour],
-            )
+            corners = [(column + radius * x, row + radius * y) for x, y in _CORNERS[form]]
+            pen.polygon(corners, COLOURS[colour])
     return picture.reduce(_SUPERSAMPLING)
+
+
+class ShapesDataModule(CaptionDataModule):
+    """Coloured shapes and their captions; generated, so that a first run needs no download.
+
+    Every picture has five captions, all true, in other words each. The vocabulary is of words.
+
+    Args:
+        root: Folder to write the pictures and ``captions.jsonl`` to.
+        train_count: Number of training pictures.
+        val_count: Number of validation pictures.
+        test_count: Number of test pictures; no split shares a scene with another.
+        picture_size: Side of the pictures, in pixels.
+        predict: Folder of pictures for ``seq2seq predict``; null for the test pictures.
+        vocab_size: Number of words, four special ones included.
+        captions_per_picture: How many captions of each picture an epoch has, chosen at random;
+            null for all of them.
+        batch_size: Number of pictures in a training batch.
+        eval_batch_size: Number of pictures in any other batch.
+        cache_dir: Folder for the list of checked pictures; null for ``.seq2seq_cache`` in
+            ``root``.
+        num_workers: Number of processes that prepare batches; 0 for the main one.
+        seed: Of the scenes, the order of the batches, and the choice of captions.
+
+    Raises:
+        ConfigError: If options cannot work.
+    """
+
+    def __init__(
+        self,
+        root: str = "runs/data/shapes",
+        train_count: int = 4000,
+        val_count: int = 500,
+        test_count: int = 500,
+        picture_size: int = 64,
+        predict: str | None = None,
+        vocab_size: int = _VOCAB_SIZE,
+        captions_per_picture: int | None = None,
+        batch_size: int = 32,
+        eval_batch_size: int = 128,
+        cache_dir: str | None = None,
+        num_workers: int = 0,
+        seed: int = 1,
+    ) -> None:
+        self.root = Path(root)
+        self.counts = {"train": train_count, "val": val_count, "test": test_count}
+        self.picture_size = picture_size
+        super().__init__(
+            captions=str(self.root / _CAPTIONS),
+            images=root,
+            predict=str(self.root / "test") if predict is None else predict,
+            vocab_size=vocab_size,
+            vocabulary="word",
+            captions_per_picture=captions_per_picture,
+            batch_size=batch_size,
+            eval_batch_size=eval_batch_size,
+            cache_dir=cache_dir,
+            num_workers=num_workers,
+            seed=seed,
+        )
+
+    def prepare_data(self) -> None:
+        """Write the files, unless they are there with these settings; then go on as ever.
+
+        Raises:
+            DataError: If ``root`` cannot be written.
+        """
+        settings = {"generation": _GENERATION, "seed": self.seed, "size": self.picture_size}
+        record = json.dumps(settings | self.counts).encode()
+        try:
+            if not self._is_written(record):
+                self._write_splits()
+                # Last, so that an interrupted run is not taken for a finished one.
+                _replace(self.root / _RECORD, record)
+        except OSError as error:
+            raise DataError(
+                f"{self.root}: the pictures cannot be written ({error.strerror}). "
+                "Set --data.root to a folder that you may write to."
+            ) from error
+        super().prepare_data()
+
+    def _is_written(self, record: bytes) -> bool:
+        try:
+            recorded = (self.root / _RECORD).read_bytes()
+        except FileNotFoundError:
+            return False
+        names = [_CAPTIONS, *(name for split in self.counts for name in self._pictures_of(split))]
+        return recorded == record and all((self.root / name).is_file() for name in names)
+
+    def _pictures_of(self, split: str) -> list[str]:
+        return [f"{split}/scene-{number:05}.png" for number in range(self.counts[split])]
+
+    def _write_splits(self) -> None:
+        self.root.mkdir(parents=True, exist_ok=True)
+        (self.root / _RECORD).unlink(missing_ok=True)
+        scenes = iter(generate_scenes(sum(self.counts.values()), self.seed))
+        lines = []
+        for split in self.counts:
+            names = self._pictures_of(split)
+            (self.root / split).mkdir(exist_ok=True)
+            # Of an earlier run with more pictures: a folder given to predict must not hold them.
+            for path in (self.root / split).glob("scene-*.png"):
+                if f"{split}/{path.name}" not in names:
+                    path.unlink(missing_ok=True)
+            for name, scene in zip(names, scenes, strict=False):
+                png = io.BytesIO()
+                draw_scene(scene, self.picture_size).save(png, "png")
+                _replace(self.root / name, png.getvalue())
+                lines.append({"image": name, "split": split, "captions": scene.captions})
+        content = "".join(f"{json.dumps(line)}\n" for line in lines)
+        _replace(self.root / _CAPTIONS, content.encode())
+
+    def _problems(self) -> Iterator[str]:
+        """Yield what is wrong with the options, one sentence each."""
+        yield from super()._problems()
+        yield from option_problems({"picture_size": (self.picture_size, 16)}, {})
+        if min(self.counts.values()) < 1 or sum(self.counts.values()) > _MAX_PICTURES:
+            yield (
+                "--data.train_count, --data.val_count and --data.test_count must be 1 or more, "
+                f"and {_MAX_PICTURES:,} or less together."
+            )
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file at one go: another machine may be reading the one that is there."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as partial:
+        partial.write(content)
+    Path(partial.name).chmod(0o644)
+    Path(partial.name).replace(path)

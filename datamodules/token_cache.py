@@ -12,9 +12,10 @@ from typing import Literal
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_only
 
-from datamodules.cache import appearing, content_key
+from datamodules.cache import content_key
 from datamodules.text_files import Pair, ParallelText
 from datamodules.token_corpus import TokenisedCorpus, row_writer
+from seq2seq.appearing import appearing
 from seq2seq.errors import DataError
 from seq2seq.sequences import EOS_ID
 from seq2seq.tokenizers import SubwordTokenizer

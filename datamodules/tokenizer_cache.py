@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from datamodules.cache import appearing, content_key, require_prepared
+from datamodules.cache import content_key, require_prepared
+from seq2seq.appearing import appearing
 from seq2seq.errors import DataError
 from seq2seq.tokenizers import Normalization, SubwordTokenizer, TokenizerType
 

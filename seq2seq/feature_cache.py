@@ -3,12 +3,10 @@
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import torch
@@ -17,6 +15,7 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
+from seq2seq.appearing import appearing
 from seq2seq.errors import DataError
 
 # On a CPU, larger activations than those of a few pictures leave its caches, and are given back to
@@ -71,7 +70,7 @@ class FeatureArray:
         try:
             found = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
             self._array: NDArray[np.float16] = np.load(folder / _ARRAY, mmap_mode="r")
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise DataError(
                 f"{folder} is damaged ({error}). Delete this folder: it is made anew."
             ) from error
@@ -146,43 +145,26 @@ def write_features(
     if folder.is_dir():
         return
     console = Console(stderr=True)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
-    except OSError as error:
-        raise _unwritable(folder, error) from error
-    try:
-        with Progress(console=console, disable=not console.is_terminal) as progress:
-            bar = progress.add_task("features", total=len(pictures.paths))
-            array: NDArray[np.float16] | None = None
-            start = 0
+    with (
+        appearing(folder) as made,
+        Progress(console=console, disable=not console.is_terminal) as progress,
+    ):
+        made.mkdir()
+        bar = progress.add_task("features", total=len(pictures.paths))
+        # Not through a memory map, where a full disk ends the process without a word.
+        with (made / _ARRAY).open("wb") as file:
             for batch in _read_ahead(pictures, _BATCHES.get(device.type, 64)):
                 features = extractor.extract(batch.to(device)).half().cpu().numpy()
-                if array is None:
-                    shape = (len(pictures.paths), *features.shape[1:])
-                    array = np.lib.format.open_memmap(
-                        scratch / _ARRAY, mode="w+", dtype=np.float16, shape=shape
-                    )
-                array[start : start + len(features)] = features
-                start += len(features)
+                if not file.tell():
+                    _write_header(file, (len(pictures.paths), *features.shape[1:]))
+                file.write(features.tobytes())
                 progress.advance(bar, len(features))
-        assert array is not None
-        array.flush()  # type: ignore[attr-defined]  # open_memmap gives a memmap
-        (scratch / _SETTINGS).write_text(json.dumps(settings), encoding="utf-8")
-        scratch.rename(folder)
-    except OSError as error:
-        if not folder.is_dir():  # else another process was quicker
-            raise _unwritable(folder, error) from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        (made / _SETTINGS).write_text(json.dumps(settings), encoding="utf-8")
 
 
-def _unwritable(folder: Path, error: OSError) -> DataError:
-    return DataError(
-        f"{folder.parent}: the features cannot be written ({error.strerror}). Set "
-        "--data.cache_dir to a folder that you may write to and that has room, or "
-        "--data.cache_features false."
-    )
+def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
+    header = {"descr": "<f2", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
 
 
 def _read_ahead(pictures: Pictures, size: int) -> Iterator[Tensor]:

@@ -55,7 +55,9 @@ def sequence_cross_entropy(
     return SequenceLoss(total, nll.detach(), is_real.sum())
 
 
-def sequence_log_likelihood(output_layer: nn.Linear, features: Tensor, target: Tensor) -> Tensor:
+def sequence_log_likelihood(
+    output_layer: nn.Linear, features: Tensor, target: Tensor, temperature: float = 1.0
+) -> Tensor:
     """Return the log-probability of each row's real tokens together, ``(batch,)``.
 
     For losses that weigh rows; ``sequence_cross_entropy`` is the quicker one where all weigh alike.
@@ -64,9 +66,10 @@ def sequence_log_likelihood(output_layer: nn.Linear, features: Tensor, target: T
         output_layer: Maps features to scores ``(..., vocab)``.
         features: ``(batch, time, feature_size)``.
         target: Ids padded with ``PAD_ID``, int64 ``(batch, time)``.
+        temperature: Divides the scores, as in sampling.
     """
     is_real = target != PAD_ID
-    scores = output_layer(features[is_real]).float()
+    scores = output_layer(features[is_real]).float() / temperature
     nll = functional.cross_entropy(scores, target[is_real], reduction="none")
     rows = is_real.nonzero()[:, 0]
     return nll.new_zeros(len(target)).index_add(0, rows, -nll)

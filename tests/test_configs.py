@@ -3,6 +3,7 @@ from itertools import product
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from datamodules.synthetic import generate_dates
 from seq2seq.cli import build_cli
@@ -27,7 +28,30 @@ def corpus(folder):
     return folder
 
 
+def pictures(folder):
+    """Write a few pictures with captions of seven words, in every split."""
+    rows = ["image,caption,split"]
+    for number, split in enumerate(["train"] * 6 + ["val", "test"]):
+        Image.new("RGB", (40, 30), (40 * number % 256, 90, 120)).save(folder / f"{number}.png")
+        rows += [f"{number}.png,a dog runs {place},{split}" for place in ("on sand", "in snow")]
+    (folder / "captions.csv").write_text("\n".join(rows))
+    return folder
+
+
 def data_options(name, folder):
+    if name.startswith("captioning/flickr8k"):
+        files = {"captions": pictures(folder) / "captions.csv", "images": folder}
+        return [
+            *(option for key, path in files.items() for option in (f"--data.{key}", str(path))),
+            *("--data.minimum_count", "1", "--data.vocab_size", "11", "--data.batch_size", "3"),
+            *("--model.backbone_weights", "null", "--model.init_from", "null"),
+        ]
+    if name == "captioning/shapes.yaml":
+        counts = {"train_count": 12, "val_count": 2, "test_count": 2, "batch_size": 4}
+        return [
+            *("--data.root", str(folder)),
+            *(option for key, count in counts.items() for option in (f"--data.{key}", str(count))),
+        ]
     if name.startswith("translation/"):
         return ["--data.root", str(corpus(folder)), "--data.vocab_size", "80"]
     return ["--data.root", str(folder), "--data.train_count", "300"]

@@ -103,8 +103,12 @@ def test_every_option_of_the_predict_script_exists() -> None:
 def test_every_option_of_the_main_command_exists() -> None:
     used = options_used_with("seq2seq fit") | options_used_with("seq2seq test")
     assert {"config", "data.root", "ckpt_path", "print_config"} <= used
-    module = import_module("datamodules.translation").TranslationDataModule
-    known = {f"data.{name}" for name in inspect.signature(module).parameters}
+    package = import_module("datamodules")
+    known = {
+        f"data.{name}"
+        for module in ("TranslationDataModule", "CaptionDataModule")
+        for name in inspect.signature(getattr(package, module)).parameters
+    }
     for command in ("fit", "test"):
         arguments = [sys.executable, "-m", "seq2seq", command, "--help"]
         shown = subprocess.run(arguments, capture_output=True, text=True, check=True, cwd=ROOT)

@@ -15,7 +15,8 @@ from toy_translation import (
     write_splits,
 )
 
-from datamodules.cache import appearing, content_key
+from datamodules.cache import content_key
+from seq2seq.appearing import appearing
 from seq2seq.errors import DataError
 from seq2seq.sequences import EOS_ID
 from seq2seq.tokenizers import SubwordTokenizer

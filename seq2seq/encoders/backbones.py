@@ -1,6 +1,5 @@
 """torchvision's classification networks as makers of feature grids."""
 
-import pickle
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,9 @@ ALL_LAYERS = "all"
 # What torchvision's own weights are trained with, and most others.
 _IMAGENET_MEAN = [0.485, 0.456, 0.406]
 _IMAGENET_STD = [0.229, 0.224, 0.225]
+# torchvision's models of these turn ImageNet's normalisation into this one, if they load weights.
+_HALVES = [0.5, 0.5, 0.5]
+_NORMALISED_BY_HALVES = ("googlenet", "inception_v3")
 
 
 class Backbone(NamedTuple):
@@ -49,7 +51,8 @@ def build_backbone(name: str, layer: str | None, image_size: int) -> Backbone:
         image_size: Side of the pictures, in pixels.
 
     Raises:
-        ConfigError: If there is no such network or layer, or the layer gives no grid.
+        ConfigError: If there is no such network or layer, the layer gives no grid, or the pictures
+            are too small.
     """
     if name not in backbone_names():
         raise ConfigError(
@@ -70,8 +73,7 @@ def build_backbone(name: str, layer: str | None, image_size: int) -> Backbone:
         pictures = torch.zeros(1, 3, image_size, image_size)
         layer = layer or _last_grid(model, known, pictures)
         network = create_feature_extractor(model, {layer: "grid"})
-    with torch.no_grad():
-        shape = network.eval()(pictures)["grid"].shape
+    shape = _run(network, pictures)["grid"].shape
     if len(shape) != 4:
         raise ConfigError(
             f"backbone_layer {layer!r} of {name} gives {tuple(shape[1:])} per picture, not "
@@ -87,17 +89,30 @@ def backbone_names() -> list[str]:
 
 def _last_grid(model: nn.Module, layers: list[str], pictures: Tensor) -> str:
     """Return the last layer whose output has more than one row and column."""
-    probe = create_feature_extractor(model, {layer: layer for layer in layers}).eval()
-    with torch.no_grad():
-        outputs = probe(pictures)
-    grids: list[str] = [
-        layer
-        for layer, output in outputs.items()
-        if isinstance(output, Tensor) and output.ndim == 4 and min(output.shape[2:]) > 1
-    ]
+    grids = []
+    # The only grid of a vision transformer is that of its patches, before any layer looks at them.
+    if not any(isinstance(module, nn.MultiheadAttention) for module in model.modules()):
+        probe = create_feature_extractor(model, {layer: layer for layer in layers})
+        grids = [
+            layer
+            for layer, output in _run(probe, pictures).items()
+            if isinstance(output, Tensor) and output.ndim == 4 and min(output.shape[2:]) > 1
+        ]
     if not grids:
         raise ConfigError("the backbone makes no grid of features. Choose a convolutional network.")
     return grids[-1]
+
+
+def _run(network: nn.Module, pictures: Tensor) -> dict[str, Any]:
+    try:
+        with torch.no_grad():
+            outputs: dict[str, Any] = network.eval()(pictures)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(
+            f"image_size={pictures.shape[-1]} does not suit the backbone "
+            f"({' '.join(str(error).split())[:200]}). Choose another one, such as 224."
+        ) from error
+    return outputs
 
 
 def _is_within(node: str, layer: str) -> bool:
@@ -109,8 +124,11 @@ def normalisation(backbone: str, weights: str | None) -> tuple[list[float], list
 
     Args:
         backbone: torchvision's name of the network.
-        weights: torchvision's name of the weights; for anything else ImageNet's are returned.
+        weights: torchvision's name of the weights; anything else is taken for weights that were
+            trained as torchvision's are.
     """
+    if backbone in _NORMALISED_BY_HALVES:
+        return _HALVES, _HALVES
     if (
         backbone in backbone_names()
         and weights in (kinds := models.get_model_weights(backbone)).__members__
@@ -135,28 +153,20 @@ def load_weights(network: nn.Module, backbone: str, weights: str) -> None:
     kinds = models.get_model_weights(backbone)
     if weights in kinds.__members__:
         try:
-            state = kinds[weights].get_state_dict(progress=True, check_hash=True)
+            # By way of the model: some of the files have names of an older version in them.
+            whole = models.get_model(backbone, weights=kinds[weights])
         except (URLError, OSError, RuntimeError) as error:
             raise ConfigError(
                 f"backbone_weights {weights!r} of {backbone} cannot be downloaded ({error}). Give "
                 "the path of a file: --model.backbone_weights FILE."
             ) from error
     else:
-        state = _read_state(Path(weights), backbone, list(kinds.__members__))
-    whole = models.get_model(backbone, weights=None)
-    try:
-        whole.load_state_dict(state)
-    except RuntimeError as error:
-        raise ConfigError(
-            f"backbone_weights {weights} do not fit {backbone}: "
-            f"{' '.join(str(error).split())[:300]}. Give weights of this network, or name theirs "
-            "as --model.backbone."
-        ) from error
+        whole = _load_file(Path(weights), backbone, list(kinds.__members__))
     full = whole.state_dict()
     network.load_state_dict({name: full[name] for name in network.state_dict()})
 
 
-def _read_state(path: Path, backbone: str, names: list[str]) -> dict[str, Tensor]:
+def _load_file(path: Path, backbone: str, names: list[str]) -> nn.Module:
     if not path.is_file():
         raise ConfigError(
             f"backbone_weights {str(path)!r} is neither a file nor one of torchvision's weights of "
@@ -164,18 +174,34 @@ def _read_state(path: Path, backbone: str, names: list[str]) -> dict[str, Tensor
         )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+    except Exception as error:  # which one it is depends on the first wrong byte
         raise ConfigError(
             f"backbone_weights {path}: is no file of tensors that torch can load safely, or is "
             "damaged. Save one with torch.save(model.state_dict(), path)."
         ) from error
     if not isinstance(state, dict):
-        raise ConfigError(f"backbone_weights {path}: holds no state dictionary.")
-    return state
+        raise ConfigError(
+            f"backbone_weights {path}: holds no state dictionary. Save one with "
+            "torch.save(model.state_dict(), path)."
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as in build_backbone
+        model: nn.Module = models.get_model(backbone, weights=None)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"backbone_weights {path} do not fit {backbone}: "
+            f"{' '.join(str(error).split())[:300]}. Give weights of this network, or name theirs "
+            "as --model.backbone."
+        ) from error
+    return model
 
 
 def layers_from(network: nn.Module, layer: str) -> Iterator[tuple[str, nn.Module]]:
-    """Yield the innermost modules of a network, from a layer on, in the order of computation.
+    """Yield the modules that compute something, from a layer on, in the order of computation.
+
+    These are the innermost ones, and those with parameters of their own beside their parts.
 
     Args:
         network: What ``build_backbone`` made.
@@ -184,19 +210,19 @@ def layers_from(network: nn.Module, layer: str) -> Iterator[tuple[str, nn.Module
     Raises:
         ConfigError: If there is no such layer.
     """
-    innermost = [
+    found = [
         (name, module)
         for name, module in network.named_modules()
-        if name and not any(module.children())
+        if name and (not any(module.children()) or list(module.parameters(recurse=False)))
     ]
     if layer == ALL_LAYERS:
-        yield from innermost
+        yield from found
         return
-    starts = [place for place, (name, _) in enumerate(innermost) if _is_within(name, layer)]
+    starts = [place for place, (name, _) in enumerate(found) if _is_within(name, layer)]
     if not starts:
-        blocks = dict.fromkeys(name.rpartition(".")[0] or name for name, _ in innermost)
+        blocks = dict.fromkeys(name.rpartition(".")[0] or name for name, _ in found)
         raise ConfigError(
             f"fine_tune_from {layer!r} is no layer of the backbone; choose all or one of "
             f"{', '.join(blocks)}."
         )
-    yield from innermost[starts[0] :]
+    yield from found[starts[0] :]

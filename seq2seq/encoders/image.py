@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from seq2seq.batches import Memory
 from seq2seq.encoders.backbones import build_backbone, layers_from, load_weights
@@ -26,6 +27,8 @@ class ImageEncoder(nn.Module):
         dropout: Dropout on the memory.
         variational_dropout: Drop the same values in every cell.
         fine_tune_from: First layer to be fine-tuned, ``all`` for every one; None for none.
+        fine_tune_statistics: Normalise by the statistics of the batch in fine-tuned layers with
+            batch norm, and let the kept ones follow; else those of the loaded weights stay.
 
     Attributes:
         backbone_name: Name of the network.
@@ -55,6 +58,7 @@ class ImageEncoder(nn.Module):
         dropout: float = 0.0,
         variational_dropout: bool = False,
         fine_tune_from: str | None = None,
+        fine_tune_statistics: bool = False,
     ) -> None:
         super().__init__()
         self.backbone_name = backbone
@@ -68,6 +72,7 @@ class ImageEncoder(nn.Module):
         self.norm = nn.LayerNorm(memory_size)
         self.dropout = SequenceDropout(dropout, variational_dropout)
         self.is_fine_tuning = False
+        self._fine_tune_statistics = fine_tune_statistics
         self._tuned: dict[str, nn.Module] = {}
         if fine_tune_from is not None:
             self._tuned = dict(layers_from(self.backbone, fine_tune_from))
@@ -95,7 +100,9 @@ class ImageEncoder(nn.Module):
         super().train(mode)
         self.backbone.train(mode and self.is_fine_tuning)
         for name, module in self.backbone.named_modules():
-            if name and not any(module.children()) and name not in self._tuned:
+            is_frozen = not any(module.children()) and name not in self._tuned
+            keeps_statistics = isinstance(module, _BatchNorm) and not self._fine_tune_statistics
+            if name and (is_frozen or keeps_statistics):
                 module.eval()
         return self
 
@@ -108,6 +115,10 @@ class ImageEncoder(nn.Module):
         """
         cells = inputs if inputs.ndim == 3 else self.extract(inputs)
         values: Tensor = self.norm(self.projection(cells.to(self.projection.weight.dtype)))
+        if self.can_fine_tune and not self.is_fine_tuning and _is_distributed():
+            # DDP stops where a parameter that may learn gets no gradient: until then, zeros.
+            waiting = (p for p in self.backbone.parameters() if p.requires_grad)
+            values = values + sum(parameter.sum() * 0 for parameter in waiting)
         summary = values.mean(dim=1)
         mask = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device)
         return Memory(self.dropout(values), mask, self.dropout(summary.unsqueeze(1)).squeeze(1))
@@ -133,5 +144,10 @@ class ImageEncoder(nn.Module):
         digest = hashlib.blake2b(repr((self.backbone_name, self.layer)).encode(), digest_size=16)
         buffers = {"mean": self.mean, "std": self.std}
         for tensor in (self.backbone.state_dict() | buffers).values():
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+            # As bytes: NumPy has no bfloat16.
+            digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
+
+
+def _is_distributed() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()

@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from matplotlib.figure import Figure
 from torch import Tensor, nn
+from torchmetrics import MeanMetric
 
 from seq2seq.batches import Batch, Memory, Prediction
 from seq2seq.decoders.base import DecoderOutput, DecodingState
@@ -84,6 +85,8 @@ class SequenceTask(PortableTask):
             decoding, method="beam", beam_size=validation_beam_size, n_best=1
         )
         self.signatures: dict[str, str] = {}
+        # Not Lightning's own mean: over an odd number of tokens on two ranks, that is wrong.
+        self._evaluation_loss = MeanMetric()
 
     # What a subclass says.
 
@@ -211,7 +214,11 @@ class SequenceTask(PortableTask):
         return key % 2**63
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Return the optimiser and its schedules."""
+        """Load what a new training starts from; return the optimiser and its schedules."""
+        # Here, as Lightning makes loaders next, which may compute features; and not in `setup`,
+        # where it does not say yet whether it will restore a checkpoint.
+        if self.trainer.ckpt_path is None:
+            self.load_initial_weights()
         options = self.optimization
         optimizer = build_optimizer(
             self,
@@ -242,11 +249,11 @@ class SequenceTask(PortableTask):
 
     def validation_step(self, batch: Batch, *_: int) -> list[Prediction]:  # type: ignore[override]
         """Decode a batch, add it to the metrics and return it for whoever shows samples."""
-        return self._evaluate(batch, "val", self.validation_decoding)
+        return self._evaluate(batch, self.validation_decoding)
 
     def test_step(self, batch: Batch, *_: int) -> list[Prediction]:  # type: ignore[override]
         """Decode a batch with the options of testing and add it to the metrics."""
-        return self._evaluate(batch, "test", self.decoding)
+        return self._evaluate(batch, self.decoding)
 
     def predict_step(self, batch: Batch, _batch_number: int) -> list[list[Prediction]]:
         """Decode a batch; the best ``n_best`` predictions per row."""
@@ -260,18 +267,16 @@ class SequenceTask(PortableTask):
         """Log the metrics of the whole test set."""
         self._log_metrics("test")
 
-    def _evaluate(
-        self, batch: Batch, stage: Literal["val", "test"], options: SearchOptions
-    ) -> list[Prediction]:
+    def _evaluate(self, batch: Batch, options: SearchOptions) -> list[Prediction]:
         loss = self.compute_loss(batch)
-        mean = loss.negative_log_likelihood / loss.tokens
-        # Lightning weighs by batch_size, here tokens: the logged mean is the corpus's own.
-        self.log(f"{stage}/loss", mean, batch_size=int(loss.tokens), sync_dist=True)
+        self._evaluation_loss.update(loss.negative_log_likelihood / loss.tokens, loss.tokens)
         predictions = [best for best, *_ in self.predict_batch(batch, options)]
         self.update_metrics(batch, predictions)
         return predictions
 
     def _log_metrics(self, stage: str) -> None:
+        self.log(f"{stage}/loss", self._evaluation_loss.compute())
+        self._evaluation_loss.reset()
         for name, value in self.compute_metrics().items():
             self.log(f"{stage}/{name}", value, prog_bar=f"{stage}/{name}" == self.monitor)
 

@@ -71,6 +71,8 @@ class Captioner(SelfCriticalTask):
             of it, null for none.
         fine_tune_start: Optimiser steps before it begins to.
         fine_tune_learning_rate: Its learning rate after the warm-up; null for the decoder's.
+        fine_tune_statistics: Let the statistics of its batch norms follow the batches. Needed where
+            it is trained from scratch; for trained weights, only with large batches.
         label_smoothing: Share of the target probability spread over the whole vocabulary.
         attention_penalty: Weight of the term that lets all cells get a like share of attention
             (arXiv:1502.03044, section 4.2.1); 0 for none.
@@ -117,6 +119,7 @@ class Captioner(SelfCriticalTask):
         fine_tune_from: str | None = None,
         fine_tune_start: int = 0,
         fine_tune_learning_rate: float | None = None,
+        fine_tune_statistics: bool = False,
         label_smoothing: float = 0.1,
         attention_penalty: float = 0.0,
         optimization: Optimization = Optimization(),  # noqa: B008  # frozen
@@ -178,7 +181,7 @@ class Captioner(SelfCriticalTask):
             ignore=[
                 *NOT_SAVED,
                 *("backbone_weights", "attention_penalty", "self_critical"),
-                *("fine_tune_start", "fine_tune_learning_rate"),
+                *("fine_tune_start", "fine_tune_learning_rate", "fine_tune_statistics"),
             ]
         )
         # What torchvision says of the weights is settled here: the checkpoint needs no weights.
@@ -200,6 +203,7 @@ class Captioner(SelfCriticalTask):
             dropout=dropout,
             variational_dropout=variational_dropout,
             fine_tune_from=fine_tune_from,
+            fine_tune_statistics=fine_tune_statistics,
         )
         embedding = TokenEmbedding(vocab_size, embedding_size, word_dropout)
         output_layer = nn.Linear(embedding_size, vocab_size)
@@ -238,15 +242,11 @@ class Captioner(SelfCriticalTask):
         }
 
     def setup(self, stage: str) -> None:
-        """Take over the tokenizer, give the data module the eyes, and load trained weights.
+        """Take over the tokenizer, and give the data module the eyes.
 
         Raises:
-            ConfigError: If weights do not fit, or features are to be cached of a network that
-                learns.
+            ConfigError: If features are to be cached of a network that learns.
         """
-        # First, so that weights to start from overwrite them.
-        if stage == "fit" and self.backbone_weights is not None and self.trainer.ckpt_path is None:
-            self.encoder.load_weights(self.backbone_weights)
         super().setup(stage)
         data = getattr(self.trainer, "datamodule", None)
         if data is None:
@@ -257,6 +257,17 @@ class Captioner(SelfCriticalTask):
                 "Set one of them to false or null."
             )
         data.show_to(self.geometry, self.cached_features if data.cache_features else None)
+
+    def load_initial_weights(self) -> None:
+        """Load the weights of the backbone, or a whole captioner's.
+
+        Raises:
+            ConfigError: If the backbone's do not fit.
+            CheckpointError: If the captioner's do not.
+        """
+        if self.backbone_weights is not None and self.init_from is None:
+            self.encoder.load_weights(self.backbone_weights)
+        super().load_initial_weights()
 
     def cached_features(self, pictures: Pictures, cache: Path) -> FeatureArray:
         """Return the features of some pictures, computing them if that has not been done.

@@ -38,16 +38,23 @@ class PortableTask(pl.LightningModule, ABC):
         return {}
 
     def setup(self, stage: str) -> None:
-        """Take over the tokenizers of the data module, and the weights to start from.
+        """Take over the tokenizers of the data module.
 
         Raises:
             ConfigError: If a tokenizer has another size than the model.
-            CheckpointError: If the weights to start from do not fit.
         """
+        del stage
         tokenizers = getattr(getattr(self.trainer, "datamodule", None), "tokenizers", None)
         if tokenizers is not None:
             self._take_over(tokenizers)
-        if stage == "fit" and self.init_from is not None and self.trainer.ckpt_path is None:
+
+    def load_initial_weights(self) -> None:
+        """Load what a new training starts from; one that is resumed goes on from its checkpoint.
+
+        Raises:
+            CheckpointError: If the weights do not fit.
+        """
+        if self.init_from is not None:
             self._start_from(Path(self.init_from))
 
     def _take_over(self, tokenizers: dict[str, Tokenizer]) -> None:

@@ -28,7 +28,9 @@ class SelfCritical:
 
     Args:
         samples: Outputs to sample per input; 0 trains on cross-entropy.
-        temperature: Divides the scores that are sampled from.
+        temperature: Divides the scores that are sampled from. After training with label smoothing
+            choose less than 1: else there is an unlikely word in almost every sample, and what is
+            learned first is to avoid those.
         seed: Seed of the samples, which also depend on the step and the input.
 
     Raises:
@@ -89,7 +91,9 @@ class SelfCriticalTask(SequenceTask):
         layer = self.decoder.output_layer
         assert isinstance(layer, nn.Linear)
         features = self.follow_target(sampled).features
-        likelihood = sequence_log_likelihood(layer, features, sampled.target)
+        # Of what was sampled from, so that the gradient is that of its expected reward.
+        temperature = self.self_critical.temperature
+        likelihood = sequence_log_likelihood(layer, features, sampled.target, temperature)
         tokens = (sampled.target != PAD_ID).sum().to(likelihood.dtype)
         return -(advantages * likelihood).sum() / self.mean_over_ranks(tokens)
 
