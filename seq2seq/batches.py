@@ -17,6 +17,20 @@ class TextInput(NamedTuple):
     lengths: Tensor
 
 
+class VideoInput(NamedTuple):
+    """A batch of clips, as a video encoder reads them.
+
+    Attributes:
+        frames: uint8 ``(batch, clips, time, channels, height, width)``, or a frozen network's
+            features of them, ``(batch, clips, time, channels, rows, columns)``; beyond ``lengths``
+            anything. Training has one clip of each video.
+        lengths: Number of real frames, at least 1, int64 ``(batch, clips)``.
+    """
+
+    frames: Tensor
+    lengths: Tensor
+
+
 class Batch(NamedTuple):
     """One batch, whatever the modality.
 

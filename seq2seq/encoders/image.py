@@ -1,21 +1,17 @@
 """Pictures to memory: a convolutional network, and a learned projection of its grid."""
 
-import hashlib
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from seq2seq.batches import Memory
-from seq2seq.encoders.backbones import build_backbone, layers_from, load_weights
+from seq2seq.encoders.grid import GridNetwork
 from seq2seq.nn.dropout import SequenceDropout
 
 
-class ImageEncoder(nn.Module):
+class ImageEncoder(GridNetwork):
     """Looks at pictures; one memory position per cell of a grid.
-
-    The network is frozen, in evaluation mode, but for the layers that are fine-tuned.
 
     Args:
         backbone: torchvision's name of a classification network.
@@ -27,24 +23,13 @@ class ImageEncoder(nn.Module):
         dropout: Dropout on the memory.
         variational_dropout: Drop the same values in every cell.
         fine_tune_from: First layer to be fine-tuned, ``all`` for every one; None for none.
-        fine_tune_statistics: Normalise by the statistics of the batch in fine-tuned layers with
-            batch norm, and let the kept ones follow; else those of the loaded weights stay.
-
-    Attributes:
-        backbone_name: Name of the network.
-        layer: Name of the layer that gives the grid.
-        channels: Width of the network's grid cells.
-        grid: Rows and columns of the network's grid.
-        is_fine_tuning: Whether the layers to be fine-tuned do learn; else they are frozen, too.
+        fine_tune_statistics: Whether batch norm follows the batches; see ``GridNetwork``.
 
     Raises:
         ConfigError: If there is no such network or layer.
 
     Source: Xu et al. 2015, arXiv:1502.03044, section 3.1.1.
     """
-
-    mean: Tensor
-    std: Tensor
 
     def __init__(
         self,
@@ -60,51 +45,19 @@ class ImageEncoder(nn.Module):
         fine_tune_from: str | None = None,
         fine_tune_statistics: bool = False,
     ) -> None:
-        super().__init__()
-        self.backbone_name = backbone
-        self.memory_size = memory_size
-        self.backbone, self.layer, self.channels, self.grid = build_backbone(
-            backbone, layer, image_size
+        super().__init__(
+            backbone,
+            layer,
+            image_size=image_size,
+            mean=mean,
+            std=std,
+            fine_tune_from=fine_tune_from,
+            fine_tune_statistics=fine_tune_statistics,
         )
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        self.memory_size = memory_size
         self.projection = nn.Linear(self.channels, memory_size)
         self.norm = nn.LayerNorm(memory_size)
         self.dropout = SequenceDropout(dropout, variational_dropout)
-        self.is_fine_tuning = False
-        self._fine_tune_statistics = fine_tune_statistics
-        self._tuned: dict[str, nn.Module] = {}
-        if fine_tune_from is not None:
-            self._tuned = dict(layers_from(self.backbone, fine_tune_from))
-        self.backbone.requires_grad_(False)
-        for module in self._tuned.values():
-            module.requires_grad_(True)
-        self.train(self.training)
-
-    @property
-    def can_fine_tune(self) -> bool:
-        """Whether any layer of the network can learn."""
-        return bool(self._tuned)
-
-    def load_weights(self, weights: str) -> None:
-        """Fill the network with trained weights; see ``backbones.load_weights``."""
-        load_weights(self.backbone, self.backbone_name, weights)
-
-    def fine_tune(self, is_fine_tuning: bool) -> None:
-        """Let the layers to be fine-tuned learn, or freeze them."""
-        self.is_fine_tuning = is_fine_tuning
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> "ImageEncoder":
-        """Set the mode, but leave frozen layers in evaluation mode: their statistics stay."""
-        super().train(mode)
-        self.backbone.train(mode and self.is_fine_tuning)
-        for name, module in self.backbone.named_modules():
-            is_frozen = not any(module.children()) and name not in self._tuned
-            keeps_statistics = isinstance(module, _BatchNorm) and not self._fine_tune_statistics
-            if name and (is_frozen or keeps_statistics):
-                module.eval()
-        return self
 
     def forward(self, inputs: Tensor) -> Memory:
         """Encode a batch.
@@ -115,39 +68,7 @@ class ImageEncoder(nn.Module):
         """
         cells = inputs if inputs.ndim == 3 else self.extract(inputs)
         values: Tensor = self.norm(self.projection(cells.to(self.projection.weight.dtype)))
-        if self.can_fine_tune and not self.is_fine_tuning and _is_distributed():
-            # DDP stops where a parameter that may learn gets no gradient: until then, zeros.
-            waiting = (p for p in self.backbone.parameters() if p.requires_grad)
-            values = values + sum(parameter.sum() * 0 for parameter in waiting)
+        values = self.wait_for_fine_tuning(values)
         summary = values.mean(dim=1)
         mask = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device)
         return Memory(self.dropout(values), mask, self.dropout(summary.unsqueeze(1)).squeeze(1))
-
-    def extract(self, pictures: Tensor) -> Tensor:
-        """Return the network's grid, row by row, ``(batch, cells, channels)``.
-
-        Args:
-            pictures: uint8 ``(batch, 3, size, size)``.
-        """
-        normalised = (pictures.to(self.mean.dtype) / 255 - self.mean) / self.std
-        normalised = normalised.contiguous(memory_format=torch.channels_last)
-        device = pictures.device.type
-        learns = self.is_fine_tuning and torch.is_grad_enabled()
-        # A frozen network computes in full precision, as for a cache of features.
-        is_mixed = learns and torch.is_autocast_enabled(device)
-        with torch.set_grad_enabled(learns), torch.autocast(device, enabled=is_mixed):
-            grid: Tensor = self.backbone(normalised)["grid"]
-        return grid.flatten(2).transpose(1, 2)
-
-    def fingerprint(self) -> str:
-        """Return a hash of all that the features of a picture depend on, hexadecimal."""
-        digest = hashlib.blake2b(repr((self.backbone_name, self.layer)).encode(), digest_size=16)
-        buffers = {"mean": self.mean, "std": self.std}
-        for tensor in (self.backbone.state_dict() | buffers).values():
-            # As bytes: NumPy has no bfloat16.
-            digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
-
-
-def _is_distributed() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
