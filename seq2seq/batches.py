@@ -22,8 +22,8 @@ class VideoInput(NamedTuple):
 
     Attributes:
         frames: uint8 ``(batch, clips, time, channels, height, width)``, or a frozen network's
-            features of them, ``(batch, clips, time, channels, rows, columns)``; beyond ``lengths``
-            anything. Training has one clip of each video.
+            features of them, float16 ``(batch, clips, time, cells, channels)`` with the cells of
+            its grid row by row; beyond ``lengths`` anything. Training has one clip of each video.
         lengths: Number of real frames, at least 1, int64 ``(batch, clips)``.
     """
 
@@ -106,6 +106,9 @@ class Prediction(NamedTuple):
         source_tokens: What the columns of ``attention`` stand for, where they are words.
         grid: Rows and columns of cells that the columns of ``attention`` stand for, row by row,
             where they are parts of a picture.
+        probabilities: Of each class at each step, given the steps before, ``(steps, classes)``,
+            where the output is labels.
+        classes: What the columns of ``probabilities`` stand for.
         error: Why there is no output, where the input could not be used.
     """
 
@@ -116,6 +119,8 @@ class Prediction(NamedTuple):
     attention: Tensor | None = None
     source_tokens: list[str] | None = None
     grid: tuple[int, int] | None = None
+    probabilities: Tensor | None = None
+    classes: tuple[str, ...] | None = None
     error: str | None = None
 
 

@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 import datamodules  # noqa: F401  # makes its classes known by their short names
+import seq2seq.averaging
 import seq2seq.tasks.captioning
 import seq2seq.tasks.translation  # noqa: F401
 from seq2seq.callbacks import PredictionWriter, SampleLogger, Throughput

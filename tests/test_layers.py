@@ -23,6 +23,7 @@ FLOORS = {
     "seq2seq.nn": 2,
     "seq2seq.feature_cache": 2,
     "seq2seq.figures": 2,
+    "seq2seq.class_figures": 2,
     "seq2seq.encoders": 3,
     "seq2seq.decoders": 3,
     "seq2seq.search": 4,
@@ -33,8 +34,10 @@ FLOORS = {
     "seq2seq.tasks.options": 5,
     "seq2seq.tasks.portable": 5,
     "seq2seq.tasks.base": 5,
+    "seq2seq.tasks.grid_network": 5,
     "seq2seq.tasks": 6,
     "seq2seq.callbacks": 6,
+    "seq2seq.averaging": 6,
     "seq2seq": 7,  # __init__: what the package offers
     "seq2seq.__main__": 7,
     "seq2seq.cli": 7,

@@ -1,8 +1,11 @@
 """The contract every decoder keeps: a parallel pass for training, one step for search."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from math import log
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from seq2seq.batches import Memory
@@ -119,3 +122,27 @@ class DecodingState(NamedTuple):
         """
         memory = self.memory if sentences is None else self.memory.select(sentences)
         return DecodingState(self.decoder.select(rows), memory)
+
+
+class ViewStates(NamedTuple):
+    """Decoders that look at the same inputs in several ways, in the middle of one search.
+
+    Attributes:
+        views: The state of each, for the same rows and sentences.
+    """
+
+    views: tuple[DecodingState, ...]
+
+    def select(self, rows: Tensor, sentences: Tensor | None = None) -> "ViewStates":
+        """Keep and reorder rows and sentences of all of them; see ``DecodingState``."""
+        return ViewStates(tuple(view.select(rows, sentences) for view in self.views))
+
+
+def average_scores(scores: Sequence[Tensor]) -> Tensor:
+    """Return log-probabilities of the mean of some distributions.
+
+    Args:
+        scores: Unnormalised scores of each, ``(..., vocab)``.
+    """
+    log_probs = torch.stack([each.float().log_softmax(dim=-1) for each in scores])
+    return log_probs.logsumexp(dim=0) - log(len(scores))

@@ -22,6 +22,8 @@ class ImageEncoder(GridNetwork):
         memory_size: Width of the memory.
         dropout: Dropout on the memory.
         variational_dropout: Drop the same values in every cell.
+        learned_positions: Add a learned vector to each cell of the grid, by which the decoder can
+            tell where in the picture it is.
         fine_tune_from: First layer to be fine-tuned, ``all`` for every one; None for none.
         fine_tune_statistics: Whether batch norm follows the batches; see ``GridNetwork``.
 
@@ -42,6 +44,7 @@ class ImageEncoder(GridNetwork):
         memory_size: int,
         dropout: float = 0.0,
         variational_dropout: bool = False,
+        learned_positions: bool = False,
         fine_tune_from: str | None = None,
         fine_tune_statistics: bool = False,
     ) -> None:
@@ -56,6 +59,11 @@ class ImageEncoder(GridNetwork):
         )
         self.memory_size = memory_size
         self.projection = nn.Linear(self.channels, memory_size)
+        self.positions = (
+            nn.Parameter(torch.zeros(self.grid[0] * self.grid[1], memory_size))
+            if learned_positions
+            else None
+        )
         self.norm = nn.LayerNorm(memory_size)
         self.dropout = SequenceDropout(dropout, variational_dropout)
 
@@ -67,7 +75,10 @@ class ImageEncoder(GridNetwork):
                 ``(batch, cells, channels)``.
         """
         cells = inputs if inputs.ndim == 3 else self.extract(inputs)
-        values: Tensor = self.norm(self.projection(cells.to(self.projection.weight.dtype)))
+        projected = self.projection(cells.to(self.projection.weight.dtype))
+        values: Tensor = self.norm(
+            projected if self.positions is None else projected + self.positions
+        )
         values = self.wait_for_fine_tuning(values)
         summary = values.mean(dim=1)
         mask = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device)

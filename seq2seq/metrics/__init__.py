@@ -2,6 +2,15 @@
 
 from seq2seq.metrics.captions import CaptionMetric, CaptionScores
 from seq2seq.metrics.cider import CiderD
+from seq2seq.metrics.classification import ClassificationMetric, ClassScores
 from seq2seq.metrics.text import CorpusTextMetric, TextScores
 
-__all__ = ["CaptionMetric", "CaptionScores", "CiderD", "CorpusTextMetric", "TextScores"]
+__all__ = [
+    "CaptionMetric",
+    "CaptionScores",
+    "CiderD",
+    "ClassScores",
+    "ClassificationMetric",
+    "CorpusTextMetric",
+    "TextScores",
+]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from seq2seq.batches import Batch, Memory, Prediction
-from seq2seq.decoders.base import DecoderOutput, DecodingState
+from seq2seq.decoders.base import DecoderOutput, DecodingState, ViewStates, average_scores
 from seq2seq.decoders.forcing import decode_target, teacher_forcing_ratio
 from seq2seq.decoders.recurrent import RecurrentDecoder
 from seq2seq.figures import attention_figure
@@ -22,8 +22,8 @@ from seq2seq.search import Hypothesis, SearchOptions, StepResult, search
 from seq2seq.tasks.options import Optimization, TeacherForcing
 from seq2seq.tasks.portable import PortableTask
 
-ItemKind = Literal["line", "picture"]
-"""What a raw input is: a line of text, or the path of a picture."""
+ItemKind = Literal["line", "picture", "video"]
+"""What a raw input is: a line of text, or the path of a picture or a video."""
 
 NOT_SAVED = (
     "label_smoothing",
@@ -156,14 +156,22 @@ class SequenceTask(PortableTask):
     ) -> DecoderOutput:
         """Run the decoder along the targets of a batch; the arguments are ``compute_loss``'s."""
         assert batch.target is not None
+        memory: Memory = self.encoder(batch.inputs)
+        if batch.rows is not None:
+            memory = memory.select(batch.rows)
+        return self.follow_memory(batch.target, memory, forcing_ratio, batch_number)
+
+    def follow_memory(
+        self, target: Tensor, memory: Memory, forcing_ratio: float, batch_number: int
+    ) -> DecoderOutput:
+        """Run the decoder along targets, each with a row of the memory of its own."""
         generator = None
         if forcing_ratio < 1:
-            generator = torch.Generator(self.device).manual_seed(self._forcing_seed(batch_number))
-        memory: Memory = self.encoder(batch.inputs)
+            generator = torch.Generator(self.device).manual_seed(self.choice_seed(batch_number))
         return decode_target(
             self.decoder,
-            batch.target,
-            memory if batch.rows is None else memory.select(batch.rows),
+            target,
+            memory,
             ratio=forcing_ratio,
             method=self.teacher_forcing.method,
             generator=generator,
@@ -206,7 +214,8 @@ class SequenceTask(PortableTask):
         mean: Tensor = self.trainer.strategy.reduce(count, reduce_op="mean")
         return mean
 
-    def _forcing_seed(self, batch_number: int) -> int:
+    def choice_seed(self, batch_number: int) -> int:
+        """Return the seed of the random choices of a training batch."""
         # A function of these four alone, so that a resumed run makes the same choices. The number
         # of the batch tells those apart whose gradients one step accumulates.
         key = self.teacher_forcing.seed * 1_000_003 + self.global_step
@@ -289,18 +298,43 @@ class SequenceTask(PortableTask):
         Returns:
             For each row its hypotheses, best first, at least one and at most ``n_best``.
         """
-        memory: Memory = self.decoder.prepare(self.encoder(batch.inputs))
+        return self.search_views([self.encoder(batch.inputs)], batch, options)
 
-        def step(tokens: Tensor, state: DecodingState) -> StepResult[DecodingState]:
-            output = self.decoder.step(tokens, state.decoder, state.memory)
-            return StepResult(
-                output.scores, output.attention, DecodingState(output.state, state.memory)
+    @torch.inference_mode()
+    def search_views(
+        self, views: Sequence[Memory], batch: Batch, options: SearchOptions
+    ) -> list[list[Hypothesis]]:
+        """Search for the outputs of inputs that were encoded.
+
+        Args:
+            views: One memory, or several of the same inputs, such as those of the clips of a video:
+                their probabilities are averaged at every step. Attention is that of the first.
+            batch: What they were made of.
+            options: How to search.
+
+        Returns:
+            As ``decode``.
+        """
+        prepared = [self.decoder.prepare(memory) for memory in views]
+
+        def step(tokens: Tensor, state: ViewStates) -> StepResult[ViewStates]:
+            outputs = [self.decoder.step(tokens, view.decoder, view.memory) for view in state.views]
+            scores = outputs[0].scores
+            if len(outputs) > 1:
+                scores = average_scores([output.scores for output in outputs])
+            following = ViewStates(
+                tuple(
+                    view._replace(decoder=output.state)
+                    for view, output in zip(state.views, outputs, strict=True)
+                )
             )
+            return StepResult(scores, outputs[0].attention, following)
 
+        initial = (DecodingState(self.decoder.init_state(memory), memory) for memory in prepared)
         return search(
             step,
-            DecodingState(self.decoder.init_state(memory), memory),
-            len(memory.mask),
+            ViewStates(tuple(initial)),
+            len(prepared[0].mask),
             options,
             max_lengths=self.max_lengths(batch),
             indices=batch.indices,

@@ -14,29 +14,26 @@ from seq2seq.decoders.recurrent import Feed, RecurrentDecoder, option_problems
 from seq2seq.encoders.backbones import normalisation
 from seq2seq.encoders.image import ImageEncoder
 from seq2seq.errors import ConfigError, raise_together
-from seq2seq.feature_cache import (
-    FeatureArray,
-    Pictures,
-    feature_folder,
-    feature_settings,
-    write_features,
-)
 from seq2seq.figures import overlay_figure
 from seq2seq.losses import SequenceLoss, attention_penalty
 from seq2seq.metrics import CaptionMetric
 from seq2seq.nn.attention import AttentionKind
 from seq2seq.nn.embedding import TokenEmbedding
 from seq2seq.nn.recurrent import Cell
-from seq2seq.optim import ParameterGroup
 from seq2seq.pictures import PictureGeometry, Resize, open_picture
 from seq2seq.search import Hypothesis, SearchOptions
 from seq2seq.sequences import EOS_ID
 from seq2seq.tasks.base import NOT_SAVED, ItemKind
+from seq2seq.tasks.grid_network import (
+    NETWORK_NOT_SAVED,
+    GridNetworkTask,
+    fine_tuning_problems,
+)
 from seq2seq.tasks.options import Optimization, TeacherForcing, range_problems
 from seq2seq.tasks.self_critical import CaptionReward, SelfCritical, SelfCriticalTask
 
 
-class Captioner(SelfCriticalTask):
+class Captioner(GridNetworkTask, SelfCriticalTask):
     """Convolutional encoder and recurrent decoder, from a picture to a caption.
 
     Args:
@@ -54,6 +51,8 @@ class Captioner(SelfCriticalTask):
             channels, from 0 to 1; null for what torchvision says of the weights.
         image_std: Their standard deviation; null likewise.
         memory_size: Width that the features are projected to.
+        learned_positions: Add a learned vector to each cell of the grid, by which the decoder can
+            tell left from right.
         embedding_size: Width of token embeddings.
         hidden_size: Width of the recurrent state.
         decoder_layers: Recurrent layers of the decoder.
@@ -104,6 +103,7 @@ class Captioner(SelfCriticalTask):
         image_mean: list[float] | None = None,
         image_std: list[float] | None = None,
         memory_size: int = 512,
+        learned_positions: bool = False,
         embedding_size: int = 256,
         hidden_size: int = 512,
         decoder_layers: int = 2,
@@ -152,12 +152,7 @@ class Captioner(SelfCriticalTask):
             problems.append(f"attention_penalty={attention_penalty} must not be negative.")
         if attention_penalty and attention == "none":
             problems.append("attention_penalty needs an attention. Set it to 0.")
-        if fine_tune_start < 0:
-            problems.append(f"fine_tune_start={fine_tune_start} must not be negative.")
-        if fine_tune_learning_rate is not None and not fine_tune_learning_rate > 0:
-            problems.append(
-                f"fine_tune_learning_rate={fine_tune_learning_rate} must be greater than 0."
-            )
+        problems += fine_tuning_problems(fine_tune_start, fine_tune_learning_rate)
         for option, values in (("image_mean", image_mean), ("image_std", image_std)):
             if values is not None and len(values) != 3:
                 problems.append(f"{option} has {len(values)} values; give one for each channel.")
@@ -174,24 +169,20 @@ class Captioner(SelfCriticalTask):
             validation_beam_size=validation_beam_size,
             init_from=init_from,
             self_critical=self_critical,
+            backbone_weights=backbone_weights,
+            fine_tune_start=fine_tune_start,
+            fine_tune_learning_rate=fine_tune_learning_rate,
         )
         mean, std = normalisation(backbone, backbone_weights)
         image_mean, image_std = image_mean or mean, image_std or std
         self.save_hyperparameters(
-            ignore=[
-                *NOT_SAVED,
-                *("backbone_weights", "attention_penalty", "self_critical"),
-                *("fine_tune_start", "fine_tune_learning_rate", "fine_tune_statistics"),
-            ]
+            ignore=[*NOT_SAVED, *NETWORK_NOT_SAVED, "attention_penalty", "self_critical"]
         )
         # What torchvision says of the weights is settled here: the checkpoint needs no weights.
         self.hparams.update(image_mean=image_mean, image_std=image_std)
         self.geometry = geometry
         self.vocab_size = vocab_size
-        self.backbone_weights = backbone_weights
         self.max_caption_length = max_caption_length
-        self.fine_tune_start = fine_tune_start
-        self.fine_tune_learning_rate = fine_tune_learning_rate
         self.attention_penalty = attention_penalty
         self.encoder = ImageEncoder(
             backbone,
@@ -202,6 +193,7 @@ class Captioner(SelfCriticalTask):
             memory_size=memory_size,
             dropout=dropout,
             variational_dropout=variational_dropout,
+            learned_positions=learned_positions,
             fine_tune_from=fine_tune_from,
             fine_tune_statistics=fine_tune_statistics,
         )
@@ -226,6 +218,11 @@ class Captioner(SelfCriticalTask):
             layer_norm=layer_norm,
         )
         self.metric = CaptionMetric()
+
+    @property
+    def grid_network(self) -> ImageEncoder:
+        """The encoder, which begins with a network."""
+        return self.encoder
 
     # Data.
 
@@ -258,38 +255,6 @@ class Captioner(SelfCriticalTask):
             )
         data.show_to(self.geometry, self.cached_features if data.cache_features else None)
 
-    def load_initial_weights(self) -> None:
-        """Load the weights of the backbone, or a whole captioner's.
-
-        Raises:
-            ConfigError: If the backbone's do not fit.
-            CheckpointError: If the captioner's do not.
-        """
-        if self.backbone_weights is not None and self.init_from is None:
-            self.encoder.load_weights(self.backbone_weights)
-        super().load_initial_weights()
-
-    def cached_features(self, pictures: Pictures, cache: Path) -> FeatureArray:
-        """Return the features of some pictures, computing them if that has not been done.
-
-        With several processes this is a collective call; the first of them computes.
-
-        Args:
-            pictures: The pictures.
-            cache: Folder of the cache.
-
-        Raises:
-            DataError: If a picture cannot be read, or the cache not be written or used.
-        """
-        settings = feature_settings(self.encoder, self.input_settings(), pictures)
-        folder = feature_folder(cache, settings)
-        if self.trainer.is_global_zero:
-            was_training = self.encoder.training
-            write_features(folder, self.encoder.eval(), pictures, settings, self.device)
-            self.encoder.train(was_training)
-        self.trainer.strategy.barrier()
-        return FeatureArray(folder, settings)
-
     def load_item(self, item: str) -> Tensor:
         """Return the picture as the network sees it, uint8 ``(3, size, size)``.
 
@@ -308,22 +273,9 @@ class Captioner(SelfCriticalTask):
 
     # Training.
 
-    def parameter_groups(self) -> list[ParameterGroup]:
-        """Return the layers of the backbone that learn, where they have a rate of their own."""
-        rate = self.fine_tune_learning_rate
-        tuned = [p for p in self.encoder.backbone.parameters() if p.requires_grad]
-        return [ParameterGroup(tuned, rate)] if tuned and rate is not None else []
-
     def build_reward(self) -> CaptionReward:
         """Return CIDEr-D, with the frequencies of words in all training captions."""
         return CaptionReward(self.trainer.datamodule.training_references())  # type: ignore[attr-defined]
-
-    def on_train_batch_start(self, batch: Batch, batch_number: int) -> None:
-        """Let the backbone learn from its step on."""
-        del batch, batch_number
-        is_time = self.encoder.can_fine_tune and self.global_step >= self.fine_tune_start
-        if is_time != self.encoder.is_fine_tuning:
-            self.encoder.fine_tune(is_time)
 
     def score_target(self, target: Tensor, output: DecoderOutput) -> SequenceLoss:
         """Return the cross-entropy of a target, with the term that spreads attention."""
@@ -333,13 +285,6 @@ class Captioner(SelfCriticalTask):
         assert output.attention is not None
         penalty = self.attention_penalty * attention_penalty(output.attention, target)
         return loss._replace(total=loss.total + penalty)
-
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Leave a backbone alone whose time has not come, weight decay included."""
-        del optimizer
-        if self.encoder.can_fine_tune and not self.encoder.is_fine_tuning:
-            for parameter in self.encoder.backbone.parameters():
-                parameter.grad = None
 
     # Decoding.
 

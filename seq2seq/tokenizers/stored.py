@@ -1,13 +1,21 @@
 """Tells which kind of tokenizer is stored, and loads it."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from torch import Tensor
 
 from seq2seq.errors import DataError
 from seq2seq.tokenizers.base import Tokenizer
+from seq2seq.tokenizers.labels import LABELS_MAGIC, LabelVocabulary
 from seq2seq.tokenizers.subword import SubwordTokenizer
 from seq2seq.tokenizers.word import WORDS_MAGIC, WordTokenizer
+
+_KINDS: dict[bytes, Callable[[bytes, str], Tokenizer]] = {
+    WORDS_MAGIC: WordTokenizer.from_bytes,
+    LABELS_MAGIC: LabelVocabulary.from_bytes,
+    b"": SubwordTokenizer,  # the format of SentencePiece has no mark: what has none is tried as it
+}
 
 
 def tokenizer_from_tensor(data: Tensor) -> Tokenizer:
@@ -36,5 +44,5 @@ def tokenizer_from_file(path: str | Path) -> Tokenizer:
 
 
 def _load(data: bytes, origin: str) -> Tokenizer:
-    kind = WordTokenizer.from_bytes if data.startswith(WORDS_MAGIC) else SubwordTokenizer
-    return kind(data, origin)
+    load = next(kind for mark, kind in _KINDS.items() if data.startswith(mark))
+    return load(data, origin)

@@ -1,0 +1,187 @@
+"""Classification: the shared decoder over a vocabulary of labels."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from seq2seq.batches import Batch, Memory, Prediction
+from seq2seq.decoders.base import DecoderOutput
+from seq2seq.losses import SequenceLoss
+from seq2seq.metrics import ClassificationMetric
+from seq2seq.nn.label_output import LabelOutput
+from seq2seq.search import Hypothesis, SearchOptions
+from seq2seq.sequences import shift_right
+from seq2seq.tasks.base import SequenceTask
+from seq2seq.tokenizers import FIRST_LABEL_ID, LabelVocabulary
+
+ClassWeights = Literal["none", "balanced"]
+
+
+class LabelTask(SequenceTask):
+    """A task whose outputs are labels, one or a fixed number of them for each input.
+
+    The label of a step is decoded with the labels of the steps before; with one step this is
+    classification as usual.
+
+    Args:
+        num_classes: Number of labels.
+        label_steps: Labels of each input.
+        class_weights: Whether the classes weigh alike in the loss (``balanced``), or their examples
+            (``none``).
+        **options: Of ``SequenceTask``.
+    """
+
+    monitor: ClassVar[str] = "val/accuracy"
+
+    _weights: Tensor
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        label_steps: int,
+        class_weights: ClassWeights,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self.num_classes = num_classes
+        self.label_steps = label_steps
+        self.class_weights = class_weights
+        self.metric = ClassificationMetric(num_classes)
+        self.confusion: Tensor | None = None
+        self.register_buffer("_weights", torch.ones(num_classes), persistent=False)
+
+    def expected_vocab_sizes(self) -> dict[str, int]:
+        """Return the size of the label vocabulary."""
+        return {"target": FIRST_LABEL_ID + self.num_classes}
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The labels, in the order of the classes."""
+        vocabulary = self.tokenizers["target"]
+        assert isinstance(vocabulary, LabelVocabulary)
+        return vocabulary.names
+
+    # Training.
+
+    def on_fit_start(self) -> None:
+        """Weigh the classes by how often they occur in training, where that is asked for."""
+        if self.class_weights == "balanced":
+            counts = self.trainer.datamodule.label_counts().to(self._weights)  # type: ignore[attr-defined]
+            self._weights = counts.sum() / (len(counts) * counts.clamp(min=1))
+
+    def score_target(self, target: Tensor, output: DecoderOutput) -> SequenceLoss:
+        """Return the cross-entropy of labels, int64 ``(batch, label_steps)``."""
+        layer = self.decoder.output_layer
+        assert isinstance(layer, LabelOutput)
+        scores = layer.score_labels(output.features).float().flatten(0, 1)
+        classes = target.flatten() - FIRST_LABEL_ID
+        total = nn.functional.cross_entropy(
+            scores, classes, self._weights, reduction="sum", label_smoothing=self.label_smoothing
+        )
+        with torch.no_grad():
+            plain = nn.functional.cross_entropy(scores, classes, reduction="sum")
+        return SequenceLoss(total, plain, torch.tensor(len(classes), device=scores.device))
+
+    # Evaluation and prediction.
+
+    def views(self, batch: Batch) -> list[Memory]:
+        """Encode the inputs of a batch, once for each way in which they are seen."""
+        return [self.encoder(batch.inputs)]
+
+    def posterior(self, views: Sequence[Memory], labels: Tensor) -> Tensor:
+        """Return the probabilities of the classes at each step, given the labels before it.
+
+        Args:
+            views: Memories of the same inputs; their probabilities are averaged.
+            labels: Ids, int64 ``(batch, label_steps)``; the last step's do not matter.
+
+        Returns:
+            float ``(batch, label_steps, classes)``.
+        """
+        inputs = shift_right(labels)
+        scores = (self.decoder.score(self.decoder(inputs, view).features) for view in views)
+        probabilities = [each.float().softmax(dim=-1)[..., FIRST_LABEL_ID:] for each in scores]
+        return torch.stack(probabilities).mean(dim=0)
+
+    def max_lengths(self, batch: Batch) -> Tensor:
+        """Return the same number of labels for all inputs."""
+        return torch.full((len(batch.indices),), self.label_steps, device=self.device)
+
+    def _evaluate(self, batch: Batch, options: SearchOptions) -> list[Prediction]:
+        assert batch.target is not None
+        with torch.inference_mode():
+            views = self.views(batch)
+            classes = (batch.target - FIRST_LABEL_ID).unsqueeze(2)
+            right = self.posterior(views, batch.target).gather(2, classes)
+            # A probability of zero would make the whole mean infinite.
+            loss = -right.clamp(min=1e-12).log().mean()
+            self._evaluation_loss.update(loss, classes.numel())
+            predictions = [best for best, *_ in self._predict(views, batch, options)]
+        self.update_metrics(batch, predictions)
+        return predictions
+
+    @torch.inference_mode()
+    def predict_batch(self, batch: Batch, options: SearchOptions) -> list[list[Prediction]]:
+        """Decode a batch into what the user reads; per row the best first."""
+        return self._predict(self.views(batch), batch, options)
+
+    def _predict(
+        self, views: Sequence[Memory], batch: Batch, options: SearchOptions
+    ) -> list[list[Prediction]]:
+        found = self.search_views(views, batch, options)
+        labels = torch.tensor([best.tokens for best, *_ in found], device=self.device)
+        posteriors = self.posterior(views, labels).cpu()
+        return [
+            [
+                self.present(batch, row, hypothesis)._replace(
+                    probabilities=posteriors[row], classes=self.class_names
+                )
+                for hypothesis in hypotheses
+            ]
+            for row, hypotheses in enumerate(found)
+        ]
+
+    def present(self, batch: Batch, row: int, hypothesis: Hypothesis) -> Prediction:  # noqa: ARG002
+        """Turn ids into labels."""
+        vocabulary = self.tokenizers["target"]
+        return Prediction(
+            vocabulary.decode(hypothesis.tokens),
+            hypothesis.score,
+            vocabulary.pieces(hypothesis.tokens),
+            hypothesis.token_log_probs,
+            hypothesis.attention,
+        )
+
+    def update_metrics(self, batch: Batch, predictions: list[Prediction]) -> None:
+        """Add the probabilities of a batch to the corpus."""
+        assert batch.target is not None
+        found = [each.probabilities for each in predictions if each.probabilities is not None]
+        probabilities = torch.stack(found).to(self.device)
+        self.metric.update(batch.indices, probabilities, batch.target - FIRST_LABEL_ID)
+
+    def compute_metrics(self) -> dict[str, float]:
+        """Return accuracy, top-5, F1, AUROC, calibration error, and keep the confusion matrix."""
+        scores = self.metric.compute()
+        self.metric.reset()
+        self.signatures = {"classes": scores.signature}
+        self.confusion = scores.confusion
+        kept = scores._asdict()
+        for name in ("signature", "examples", "per_class", "confusion"):
+            del kept[name]
+        return kept
+
+
+def label_problems(num_classes: int, label_steps: int, class_weights: str) -> list[str]:
+    """Return what is wrong with the options of a ``LabelTask``, one sentence each."""
+    problems = []
+    if num_classes < 2:
+        problems.append(f"num_classes={num_classes} must be at least 2.")
+    if label_steps < 1:
+        problems.append(f"label_steps={label_steps} must be at least 1.")
+    if class_weights not in get_args(ClassWeights):
+        choices = ", ".join(get_args(ClassWeights))
+        problems.append(f"class_weights is {class_weights!r}; choose one of {choices}.")
+    return problems
