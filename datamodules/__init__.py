@@ -1,18 +1,22 @@
 """The data of each modality, as Lightning data modules."""
 
 from datamodules.captioning import CaptionDataModule
+from datamodules.motion import MotionDataModule
 from datamodules.shapes import ShapesDataModule
 from datamodules.synthetic import DatesDataModule
 from datamodules.text_files import Pair
 from datamodules.translation import TranslationDataModule
 from datamodules.translation_dataset import TranslationDataset, TranslationExample
+from datamodules.video import VideoDataModule
 
 __all__ = [
     "CaptionDataModule",
     "DatesDataModule",
+    "MotionDataModule",
     "Pair",
     "ShapesDataModule",
     "TranslationDataModule",
     "TranslationDataset",
     "TranslationExample",
+    "VideoDataModule",
 ]

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar, get_args
+from typing import Any, NamedTuple, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from datamodules.samplers import BucketBatchSampler, RankSampler
 from seq2seq.batches import Batch
+from seq2seq.errors import ConfigError, DataError
 
 Example = TypeVar("Example", covariant=True)
 
@@ -81,9 +82,29 @@ class ResumableLoader(DataLoader[Example]):
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch names its own iterator
         self._sequences.set_epoch(self._batches.epoch)
-        for batch in super().__iter__():
-            self._batches.position += 1
-            yield batch
+        try:
+            for batch in super().__iter__():
+                self._batches.position += 1
+                yield batch
+        except DataError as error:
+            # Out of a worker, its message has the worker's traceback before it.
+            mark = f"\n{DataError.__module__}.{DataError.__name__}: "
+            _, is_from_worker, message = str(error).rpartition(mark)
+            if not is_from_worker:
+                raise
+            raise DataError(message.removesuffix("\n")) from error
+
+
+class Reading(NamedTuple):
+    """A file that can be read to see whether it is sound.
+
+    Attributes:
+        name: The file.
+        read: Reads all of it; raises a ``DataError`` if it cannot be used.
+    """
+
+    name: str
+    read: Callable[[], object]
 
 
 class SequenceDataModule(LightningDataModule):
@@ -98,6 +119,15 @@ class SequenceDataModule(LightningDataModule):
         super().__init__()
         self.num_workers = num_workers
         self.seed = seed
+
+    def iter_readings(self) -> Iterator[Reading]:
+        """Yield every file of the data, to be read from its start to its end.
+
+        Raises:
+            ConfigError: If the data module does not tell.
+            DataError: If what lists the files cannot be read.
+        """
+        raise ConfigError(f"{type(self).__name__} does not say which files it has.")
 
     def bucket_loader(
         self,

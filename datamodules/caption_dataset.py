@@ -1,5 +1,6 @@
 """Pictures with their captions as examples, and how they become a batch."""
 
+import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,15 +33,27 @@ class PictureFiles:
     def __init__(
         self, paths: Sequence[Path], geometry: PictureGeometry, is_flipped: bool = False
     ) -> None:
-        self.paths = paths
-        self.geometry = geometry
-        self.is_flipped = is_flipped
+        self._paths = paths
+        self._geometry = geometry
+        self._is_flipped = is_flipped
+
+    def __len__(self) -> int:
+        return len(self._paths)
 
     def __getitem__(self, place: int) -> Tensor:
-        picture = open_picture(self.paths[place])
-        if self.is_flipped:
+        picture = open_picture(self._paths[place])
+        if self._is_flipped:
             picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return self.geometry(picture)
+        return self._geometry(picture)
+
+    def fingerprint(self) -> str:
+        """Return a hash of the names, sizes and times of the files, hexadecimal."""
+        settings = (self._geometry.settings(), self._is_flipped)
+        digest = hashlib.blake2b(repr(settings).encode(), digest_size=16)
+        for path in self._paths:
+            status = path.stat()
+            digest.update(repr((path.name, status.st_size, status.st_mtime_ns)).encode())
+        return digest.hexdigest()
 
 
 class Views(Protocol):

@@ -9,8 +9,6 @@ from typing import Literal, NamedTuple, get_args
 
 from datamodules.caption_formats import (
     Captions,
-    Fault,
-    Faults,
     describe,
     load_json,
     read_coco,
@@ -19,8 +17,8 @@ from datamodules.caption_formats import (
     read_jsonl,
     read_karpathy,
     read_tsv,
-    some_of,
 )
+from datamodules.faults import Fault, Faults, some_of
 from datamodules.text_files import read_lines
 from seq2seq.errors import DataError
 
@@ -73,7 +71,7 @@ def read_captions(
             are missing, anything is there twice, captions are empty, or splits disagree.
     """
     kind = _guess_format(path) if format == "auto" else format
-    faults = Faults(path)
+    faults = Faults(path, "the captions cannot be used")
     pictures = _merge(_READERS[kind](path, faults), images, faults)
     if not images.is_dir():
         what = "is not a folder" if images.exists() else "does not exist"

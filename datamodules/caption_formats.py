@@ -3,14 +3,14 @@
 import csv
 import json
 import re
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
+from datamodules.faults import Fault, Faults, some_of
 from datamodules.text_files import read_lines
-from seq2seq.errors import DataError, raise_together
+from seq2seq.errors import DataError
 
-_MOST_LISTED = 10
 # JSON can spell a surrogate alone, which no UTF-8 can hold.
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 _TOKEN_LINE = re.compile(r"(?P<name>.+)#(?P<number>\d+)\t(?P<caption>.*)")
@@ -32,46 +32,11 @@ class Captions(NamedTuple):
     place: str
 
 
-class Fault(NamedTuple):
-    """A kind of fault: what it is, and how to mend it."""
-
-    what: str
-    remedy: str
-
-
 MALFORMED = Fault("entries that cannot be read", "Mend them.")
 EMPTY = Fault("pictures or lines without a caption", "Give them one, or remove them.")
 HALF = Fault("captions with half a character (\\ud800 to \\udfff)", "Mend or remove them.")
 DUPLICATE = Fault("duplicates", "Keep one of each.")
 UNKNOWN_ID = Fault("annotations of pictures that are not under 'images'", "Remove them.")
-
-
-class Faults:
-    """Collects what is wrong with a file, to say it all at once.
-
-    Args:
-        path: The file.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._items: dict[Fault, list[str]] = {}
-
-    def add(self, fault: Fault, item: str) -> None:
-        """Note one fault and where it is."""
-        self._items.setdefault(fault, []).append(item)
-
-    def raise_all(self) -> None:
-        """Raise one error for all that was noted.
-
-        Raises:
-            DataError: If there was anything.
-        """
-        problems = [
-            f"{self.path}: {fault.what} ({len(items)}): {some_of(items)}. {fault.remedy}"
-            for fault, items in self._items.items()
-        ]
-        raise_together(problems, DataError, f"{self.path}: the captions cannot be used:")
 
 
 class _Seen:
@@ -86,14 +51,6 @@ class _Seen:
         first = self._places.setdefault(value, place)
         if first is not place:
             self._faults.add(DUPLICATE, f"{self._what} {value} ({first} and {place})")
-
-
-def some_of(items: Iterable[str], separator: str = ", ") -> str:
-    """Return the first items for a message, and how many more there are."""
-    items = list(items)
-    more = len(items) - _MOST_LISTED
-    shown = separator.join(items[:_MOST_LISTED])
-    return f"{shown}{separator}and {more} more" if more > 0 else shown
 
 
 def load_json(path: Path) -> Any:

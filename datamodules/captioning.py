@@ -1,6 +1,7 @@
 """Pictures and their captions."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,7 +9,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from datamodules.base import ResumableLoader, SequenceDataModule, option_problems
+from datamodules.base import Reading, ResumableLoader, SequenceDataModule, option_problems
 from datamodules.cache import cache_folder
 from datamodules.caption_dataset import (
     CaptionDataset,
@@ -36,7 +37,7 @@ from datamodules.tokenizer_cache import (
 )
 from seq2seq.errors import ConfigError, DataError, raise_together
 from seq2seq.feature_cache import FeatureArray
-from seq2seq.pictures import PictureGeometry, find_pictures
+from seq2seq.pictures import PictureGeometry, find_pictures, open_picture
 from seq2seq.sequences import EOS_ID
 from seq2seq.tokenizers import Tokenizer, WordTokenizer, tokenizer_from_file
 from seq2seq.words import caption_words
@@ -240,6 +241,16 @@ class CaptionDataModule(SequenceDataModule):
         paths = find_pictures(Path(self.predict))
         views = PictureFiles(paths, self._geometry)
         return self.ordered_loader(PictureDataset(views, len(paths)), self.eval_batch_size, collate)
+
+    def iter_readings(self) -> Iterator[Reading]:
+        """Yield every picture of the splits, once.
+
+        Raises:
+            DataError: If a caption file cannot be used.
+        """
+        splits = self._read_splits().values()
+        for path in sorted({picture.path for pictures in splits for picture in pictures}):
+            yield Reading(str(path), partial(open_picture, path))
 
     def training_references(self) -> list[tuple[str, ...]]:
         """Return the captions of each training picture."""

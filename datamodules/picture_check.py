@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from datamodules.cache import content_key, require_prepared
 from datamodules.caption_files import CaptionedPicture
-from datamodules.caption_formats import some_of
+from datamodules.faults import some_of
 from seq2seq.appearing import appearing
 from seq2seq.errors import ConfigError, DataError
 from seq2seq.pictures import open_picture

@@ -49,7 +49,7 @@ _CORNERS = {
 _GENERATION = 1
 _RECORD = "settings.json"
 _CAPTIONS = "captions.jsonl"
-# A quarter of them are single shapes, of which there are seven hundred thousand.
+# A third of them are single shapes, of which there are seven hundred thousand.
 _MAX_PICTURES = 100_000
 # All words of the captions, and four special ids.
 _VOCAB_SIZE = 35
@@ -145,30 +145,17 @@ def _several(generator: random.Random) -> _Content:
         f"a picture of {many}",
         f"{_NUMBERS[number]} {form}s that are {colour}",
     )
-    return _scatter([(colour, form)] * number, generator), captions
+    return _scatter(colour, form, number, generator), captions
 
 
-def _several_and_one(generator: random.Random) -> _Content:
-    (kind, other), number = generator.sample(_KINDS, 2), generator.choice(list(_NUMBERS))
-    many, one = f"{_NUMBERS[number]} {' '.join(kind)}s", f"a {' '.join(other)}"
-    captions = (
-        f"{many} and {one}",
-        f"{one} and {many}",
-        f"there are {many} and {one}",
-        f"a picture of {many} and {one}",
-        f"{many} with {one}",
-    )
-    return _scatter([kind] * number + [other], generator), captions
+_SORTS: tuple[Callable[[random.Random], _Content], ...] = (_one, _two, _several)
 
 
-_SORTS: tuple[Callable[[random.Random], _Content], ...] = (_one, _two, _several, _several_and_one)
-
-
-def _scatter(kinds: list[tuple[str, str]], generator: random.Random) -> tuple[Shape, ...]:
-    """Place shapes of some kinds anywhere, apart from each other."""
+def _scatter(colour: str, form: str, number: int, generator: random.Random) -> tuple[Shape, ...]:
+    """Place shapes of one kind anywhere, apart from each other."""
     shapes: list[Shape] = []
-    while len(shapes) < len(kinds):
-        shape = _place(*kinds[len(shapes)], generator, radii=(9, 14))
+    while len(shapes) < number:
+        shape = _place(colour, form, generator, radii=(9, 14))
         # From the first one on: beside those there may be no room for another.
         shapes = [] if any(_touch(shape, other) for other in shapes) else [*shapes, shape]
     return tuple(shapes)

@@ -1,12 +1,14 @@
 """Parallel text for translation."""
 
+from collections import deque
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from torch.utils.data import DataLoader
 
-from datamodules.base import ResumableLoader, SequenceDataModule, option_problems
+from datamodules.base import Reading, ResumableLoader, SequenceDataModule, option_problems
 from datamodules.cache import cache_folder, require_prepared
 from datamodules.samplers import BucketBatchSampler
 from datamodules.text_files import Pair, ParallelText, TextFormat, find_text, text_exists
@@ -187,6 +189,16 @@ class TranslationDataModule(SequenceDataModule):
             DataError: If a file cannot be used.
         """
         yield from self._find(split)
+
+    def iter_readings(self) -> Iterator[Reading]:
+        """Yield the text of every split that is there; line-aligned files are one reading.
+
+        Raises:
+            DataError: If there is none, or a file has no partner.
+        """
+        texts = [text for _, text in self._texts()] or [self._find("train")]
+        for text in texts:
+            yield Reading(" and ".join(map(str, text.paths)), partial(deque, text, maxlen=0))
 
     def _bucket_loader(self, role: str) -> ResumableLoader[TranslationExample]:
         dataset = self._dataset(role)

@@ -6,11 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from datamodules.caption_formats import Fault, some_of
+from datamodules.faults import Fault, Faults, some_of
 from datamodules.video_formats import (
     SPLITS,
     VideoEntry,
-    VideoFaults,
     is_ucf_list,
     read_folders,
     read_table,
@@ -63,7 +62,7 @@ def read_videos(
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
         raise DataError(f"{folder}: {what}. Set --data.root to the folder of the videos.")
-    faults = VideoFaults(source)
+    faults = Faults(source, "the videos cannot be used")
     if kind == "folders":
         found = read_folders(source, faults)
     elif kind == "ucf101":
@@ -96,7 +95,7 @@ def _guess_format(source: Path) -> VideoFormat:
     )
 
 
-def _check_entries(entries: Sequence[VideoEntry], faults: VideoFaults) -> None:
+def _check_entries(entries: Sequence[VideoEntry], faults: Faults) -> None:
     has_splits = any(entry.split is not None for entry in entries)
     first: dict[tuple[Path, float, float | None], VideoEntry] = {}
     owners: dict[Path, VideoEntry] = {}

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from datamodules.caption_formats import Fault, Faults, some_of
+from datamodules.faults import Fault, Faults
 from datamodules.text_files import read_lines
-from seq2seq.errors import DataError, raise_together
+from seq2seq.errors import DataError
 from seq2seq.videos import find_videos
 
 SPLITS = ("train", "val", "test")
@@ -63,27 +63,7 @@ class VideoEntry(NamedTuple):
     place: str
 
 
-class VideoFaults(Faults):
-    """Collects what is wrong with a source of videos, to say it all at once.
-
-    Args:
-        path: The source.
-    """
-
-    def raise_all(self) -> None:
-        """Raise one error for all that was noted.
-
-        Raises:
-            DataError: If there was anything.
-        """
-        problems = [
-            f"{self.path}: {fault.what} ({len(items)}): {some_of(items)}. {fault.remedy}"
-            for fault, items in self._items.items()
-        ]
-        raise_together(problems, DataError, f"{self.path}: the videos cannot be used:")
-
-
-def read_folders(source: Path, faults: VideoFaults) -> Iterator[VideoEntry]:
+def read_folders(source: Path, faults: Faults) -> Iterator[VideoEntry]:
     """Yield the videos of a folder per class, or of such folders in ``train``, ``val``, ``test``.
 
     Raises:
@@ -97,7 +77,7 @@ def read_folders(source: Path, faults: VideoFaults) -> Iterator[VideoEntry]:
         yield from _read_classes(source, None, faults)
 
 
-def _read_classes(source: Path, split: str | None, faults: VideoFaults) -> Iterator[VideoEntry]:
+def _read_classes(source: Path, split: str | None, faults: Faults) -> Iterator[VideoEntry]:
     root = source / split if split else source
     classes = _folders(root)
     if not classes:
@@ -127,7 +107,7 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def read_table(
-    source: Path, root: Path, separator: str, delimiter: str, faults: VideoFaults
+    source: Path, root: Path, separator: str, delimiter: str, faults: Faults
 ) -> Iterator[VideoEntry]:
     """Yield the rows of a table with ``path``, ``label``, and perhaps the other columns.
 
@@ -174,7 +154,7 @@ def _check_header(source: Path, header: list[str]) -> None:
 
 
 def _read_row(
-    fields: dict[str, str], root: Path, separator: str, place: str, faults: VideoFaults
+    fields: dict[str, str], root: Path, separator: str, place: str, faults: Faults
 ) -> Iterator[VideoEntry]:
     """Yield the entry of a row, or note what is wrong with it."""
     path, split = fields["path"], fields.get("split") or None
@@ -222,7 +202,7 @@ def is_ucf_list(path: Path) -> bool:
     return _UCF_TRAIN.fullmatch(path.name) is not None
 
 
-def read_ucf(source: Path, root: Path, faults: VideoFaults) -> Iterator[VideoEntry]:
+def read_ucf(source: Path, root: Path, faults: Faults) -> Iterator[VideoEntry]:
     """Yield the lines of a training list of UCF101, and of the test list beside it.
 
     The class is the folder; the numbers are compared with ``classInd.txt`` if that lies there, too.
@@ -254,7 +234,7 @@ def read_ucf(source: Path, root: Path, faults: VideoFaults) -> Iterator[VideoEnt
             )
 
 
-def _read_classes_of_ucf(path: Path, faults: VideoFaults) -> dict[str, str]:
+def _read_classes_of_ucf(path: Path, faults: Faults) -> dict[str, str]:
     """Return the number of each class; nothing where there is no such file."""
     numbers = {}
     for place, line in _filled_lines(path) if path.is_file() else ():

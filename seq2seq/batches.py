@@ -109,6 +109,8 @@ class Prediction(NamedTuple):
         probabilities: Of each class at each step, given the steps before, ``(steps, classes)``,
             where the output is labels.
         classes: What the columns of ``probabilities`` stand for.
+        seconds: When the frame is shown that this is the prediction after, where a video has one
+            for each frame.
         error: Why there is no output, where the input could not be used.
     """
 
@@ -121,6 +123,7 @@ class Prediction(NamedTuple):
     grid: tuple[int, int] | None = None
     probabilities: Tensor | None = None
     classes: tuple[str, ...] | None = None
+    seconds: float | None = None
     error: str | None = None
 
 

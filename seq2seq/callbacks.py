@@ -111,7 +111,7 @@ class SampleLogger(Callback):
         lines = [f"{stage}/{name}: {signature}" for name, signature in task.signatures.items()]
         for line in lines:
             task.print(f"  {line}")
-        writer = _tensorboard(trainer)
+        writer = tensorboard_writer(trainer)
         if writer is not None:
             writer.add_text(f"{stage}/signatures", "\n\n".join(lines), trainer.global_step)
 
@@ -217,7 +217,7 @@ def _gather(trainer: pl.Trainer, share: dict[int, Item]) -> dict[int, Item]:
 
 
 def _log_samples(trainer: pl.Trainer, task: SequenceTask, samples: list[Sample]) -> None:
-    writer = _tensorboard(trainer)
+    writer = tensorboard_writer(trainer)
     if writer is None:
         return
     lines = "\n\n".join(sample.line for sample in samples)
@@ -238,7 +238,8 @@ def _attention_figure(task: SequenceTask, batch: Batch) -> Figure | None:
     return task.figure(batch, prediction)
 
 
-def _tensorboard(trainer: pl.Trainer) -> SummaryWriter | None:
+def tensorboard_writer(trainer: pl.Trainer) -> SummaryWriter | None:
+    """Return what writes for TensorBoard; None where nothing does."""
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             writer: SummaryWriter = logger.experiment

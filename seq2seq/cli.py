@@ -18,9 +18,11 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 import datamodules  # noqa: F401  # makes its classes known by their short names
 import seq2seq.averaging
 import seq2seq.tasks.captioning
-import seq2seq.tasks.translation  # noqa: F401
+import seq2seq.tasks.translation
+import seq2seq.tasks.video  # noqa: F401
 from seq2seq.callbacks import PredictionWriter, SampleLogger, Throughput
 from seq2seq.checkpoints import CHECKPOINT_KEY, read_checkpoint
+from seq2seq.confusion import ConfusionLogger
 from seq2seq.errors import CheckpointError, ConfigError, find_user_error
 
 SIGTERM_STATUS = 143
@@ -57,7 +59,7 @@ class SequenceCLI(LightningCLI):
                 "last.filename": "last",
             }
         )
-        for size in ("vocab_size", "source_vocab_size"):
+        for size in ("vocab_size", "source_vocab_size", "num_classes", "label_steps"):
             parser.link_arguments(f"data.init_args.{size}", f"model.init_args.{size}")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
@@ -162,6 +164,7 @@ def build_cli(args: ArgsType = None, *, run: bool = True) -> SequenceCLI:
         trainer_defaults={
             "callbacks": [
                 SampleLogger(),
+                ConfusionLogger(),
                 Throughput(),
                 PredictionWriter(),
             ],

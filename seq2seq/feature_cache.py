@@ -1,9 +1,9 @@
-"""Features of pictures, computed once and kept in a memory-mapped array."""
+"""Features of pictures or frames, computed once and kept in a memory-mapped array."""
 
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -26,18 +26,16 @@ _SETTINGS = "settings.json"
 
 
 class Pictures(Protocol):
-    """Pictures by their place in a list, as an image encoder takes them.
+    """Pictures by their place in a list, as a network takes them."""
 
-    Attributes:
-        paths: Their files.
-        is_flipped: Whether they are mirrored.
-    """
-
-    paths: Sequence[Path]
-    is_flipped: bool
+    def __len__(self) -> int: ...
 
     def __getitem__(self, place: int) -> Tensor:
-        """Return a picture, uint8 ``(3, size, size)``."""
+        """Return a picture, uint8 ``(channels, size, size)``."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Return a hash of which pictures they are, hexadecimal."""
         ...
 
 
@@ -74,7 +72,7 @@ class FeatureArray:
             raise DataError(
                 f"{folder} is damaged ({error}). Delete this folder: it is made anew."
             ) from error
-        if found != settings or len(self._array) != settings["pictures"]:
+        if found != settings or len(self._array) != settings["count"]:
             raise DataError(
                 f"{folder} holds features of other pictures, weights or another preparation than "
                 "its name says. Delete this folder: it is made anew."
@@ -98,18 +96,13 @@ def feature_settings(
     Args:
         extractor: What makes them.
         preparation: How the pictures are prepared for it.
-        pictures: The pictures; files are known by name, size and time of change.
+        pictures: The pictures.
     """
-    digest = hashlib.blake2b(digest_size=16)
-    for path in pictures.paths:
-        status = path.stat()
-        digest.update(repr((path.name, status.st_size, status.st_mtime_ns)).encode())
     return {
         "extractor": extractor.fingerprint(),
         "preparation": preparation,
-        "is_flipped": pictures.is_flipped,
-        "files": digest.hexdigest(),
-        "pictures": len(pictures.paths),
+        "pictures": pictures.fingerprint(),
+        "count": len(pictures),
     }
 
 
@@ -150,13 +143,13 @@ def write_features(
         Progress(console=console, disable=not console.is_terminal) as progress,
     ):
         made.mkdir()
-        bar = progress.add_task("features", total=len(pictures.paths))
+        bar = progress.add_task("features", total=len(pictures))
         # Not through a memory map, where a full disk ends the process without a word.
         with (made / _ARRAY).open("wb") as file:
             for batch in _read_ahead(pictures, _BATCHES.get(device.type, 64)):
                 features = extractor.extract(batch.to(device)).half().cpu().numpy()
                 if not file.tell():
-                    _write_header(file, (len(pictures.paths), *features.shape[1:]))
+                    _write_header(file, (len(pictures), *features.shape[1:]))
                 file.write(features.tobytes())
                 progress.advance(bar, len(features))
         (made / _SETTINGS).write_text(json.dumps(settings), encoding="utf-8")
@@ -169,7 +162,7 @@ def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
 
 def _read_ahead(pictures: Pictures, size: int) -> Iterator[Tensor]:
     """Yield the pictures in batches, reading the next one meanwhile."""
-    count = len(pictures.paths)
+    count = len(pictures)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
 
         def submit(start: int) -> Iterator[Tensor]:

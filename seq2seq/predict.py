@@ -14,10 +14,11 @@ from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from seq2seq.errors import CheckpointError, ConfigError, DataError
 from seq2seq.prediction_input import open_items, ready_chunks
-from seq2seq.prediction_output import FigureFolder, Format, row_format
+from seq2seq.prediction_output import Columns, FigureFolder, Format, row_format
 from seq2seq.predictor import Device, Precision, check_batch_size, load
 from seq2seq.search import SearchError, SearchOptions
 from seq2seq.tasks.base import SequenceTask
+from seq2seq.tasks.labelling import LabelTask
 
 
 def build_parser() -> ArgumentParser:
@@ -36,9 +37,10 @@ def build_parser() -> ArgumentParser:
         type=str,
         default="-",
         help=(
-            "File to read; - for standard input. For pictures: a picture, a folder (with those "
-            "below it, sorted), or a text file or standard input with a path on each line. Paths "
-            "in a file are relative to its folder, or to the working directory if they are there."
+            "File to read; - for standard input. For pictures and videos: one of them, a folder "
+            "(with those below it, sorted), or a text file or standard input with a path on each "
+            "line. Paths in a file are relative to its folder, or to the working directory if they "
+            "are there."
         ),
     )
     parser.add_argument(
@@ -49,9 +51,9 @@ def build_parser() -> ArgumentParser:
         type=Format,
         default="text",
         help=(
-            "text: the best output, or n_best of them separated by tabs, for pictures after the "
-            "path and a tab; jsonl: with tokens and scores; csv: source, text, score and error, "
-            "with n_best a row and a rank for each."
+            "text: the best output, or n_best of them separated by tabs, for files after the path "
+            "and a tab, labels before their probability; jsonl: with tokens, scores and classes; "
+            "csv: source, text, score and error, with n_best a row and a rank for each."
         ),
     )
     parser.add_argument(
@@ -66,6 +68,15 @@ def build_parser() -> ArgumentParser:
         help=(
             "Folder for a PNG per input that shows what each token attended to: 000001.png, ... by "
             "line; for pictures their own names, with the folders between joined by __."
+        ),
+    )
+    parser.add_argument(
+        "--per_frame",
+        action="store_true",
+        help=(
+            "For videos: a row after each frame, with its time in seconds and what it shows so "
+            "far. Reads frame after frame, at the frame rate of training where that is steady; a "
+            "video may be longer than memory."
         ),
     )
     parser.add_argument(
@@ -118,9 +129,18 @@ def run(arguments: Sequence[str] | None = None) -> None:
             f"--alignment is between words, and this checkpoint reads {kind}s. Set --attention_dir "
             "to see what it attends to."
         )
-    rows = row_format(
-        options.format, kind, is_ranked=options.n_best > 1, has_alignment=options.alignment
+    if options.per_frame and kind != "video":
+        raise ConfigError(
+            f"--per_frame is for videos, and this checkpoint reads {kind}s. Leave it out."
+        )
+    columns = Columns(
+        is_file=kind != "line",
+        is_ranked=options.n_best > 1 and not options.per_frame,
+        has_alignment=options.alignment,
+        has_labels=isinstance(predictor.task, LabelTask),
+        has_seconds=options.per_frame,
     )
+    rows = row_format(options.format, columns)
     count = unusable = 0
     with ExitStack() as stack:
         items = open_items(options.input, kind, stack)
@@ -131,6 +151,14 @@ def run(arguments: Sequence[str] | None = None) -> None:
         done = progress.add_task("decoded", total=None)
         if rows.header is not None:
             print(rows.header, file=output)
+        if options.per_frame:
+            for item in items:
+                count += 1
+                for prediction in predictor.follow_frames(item):
+                    print(rows.write(item, [prediction]), file=output, flush=True)
+                    unusable += prediction.error is not None
+                progress.advance(done)
+            items = iter(())
         for chunk in ready_chunks(items, predictor.chunk_size(options.batch_size)):
             found = predictor.predict_chunk(chunk, search_options, options.batch_size, count)
             for number, (item, predictions) in enumerate(zip(chunk, found, strict=True), count + 1):

@@ -12,6 +12,7 @@ from typing import BinaryIO, NamedTuple
 from seq2seq.errors import DataError
 from seq2seq.pictures import find_pictures, is_picture_name
 from seq2seq.tasks.base import ItemKind
+from seq2seq.videos import find_videos, is_video_name
 
 
 class FileKind(NamedTuple):
@@ -26,7 +27,10 @@ class FileKind(NamedTuple):
     find: Callable[[Path], list[Path]]
 
 
-FILE_KINDS: dict[ItemKind, FileKind] = {"picture": FileKind(is_picture_name, find_pictures)}
+FILE_KINDS: dict[ItemKind, FileKind] = {
+    "picture": FileKind(is_picture_name, find_pictures),
+    "video": FileKind(is_video_name, find_videos),
+}
 
 
 def open_items(source: str, kind: ItemKind, stack: ExitStack) -> Iterator[str]:
@@ -73,6 +77,7 @@ def _find_items(path: Path, kind: ItemKind) -> list[str]:
     """Return the files that a path stands for: itself, those below a folder, or those of a list."""
     files = FILE_KINDS[kind]
     if path.is_dir():
+        # Also a video that is a folder of frames is found in itself.
         found = [str(item) for item in files.find(path)]
         if not found:
             raise DataError(

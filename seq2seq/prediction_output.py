@@ -7,17 +7,38 @@ import os
 import warnings
 from collections.abc import Callable
 from functools import partial
+from math import exp
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from seq2seq.batches import Prediction
 from seq2seq.errors import ConfigError, DataError
-from seq2seq.tasks.base import ItemKind, SequenceTask
+from seq2seq.tasks.base import SequenceTask
 
 Format = Literal["text", "jsonl", "csv"]
 
+_TOP_CLASSES = 5
 _NAME_BYTES = 200  # of a figure, with room for a number; file systems take 255
 _BLANKS = dict.fromkeys(map(ord, "\t\r\n"), " ")
+
+
+class Columns(NamedTuple):
+    """What rows have beside the source and the text.
+
+    Attributes:
+        is_file: Whether inputs are files: ``text`` then puts their paths in front of the output, as
+            the order of a folder is not obvious.
+        is_ranked: Whether inputs have several predictions; ``csv`` then numbers them.
+        has_alignment: Whether ``jsonl`` has the alignment.
+        has_labels: Whether outputs are labels, which come with their probability.
+        has_seconds: Whether there is a row for each frame, which comes with its time.
+    """
+
+    is_file: bool = False
+    is_ranked: bool = False
+    has_alignment: bool = False
+    has_labels: bool = False
+    has_seconds: bool = False
 
 
 class RowFormat(NamedTuple):
@@ -32,41 +53,48 @@ class RowFormat(NamedTuple):
     write: Callable[[str, list[Prediction]], str]
 
 
-def row_format(name: Format, kind: ItemKind, *, is_ranked: bool, has_alignment: bool) -> RowFormat:
-    """Return the format of this name.
-
-    Args:
-        name: The format.
-        kind: What the inputs are; ``text`` puts the path of a file in front of its output, as the
-            order of a folder is not obvious.
-        is_ranked: Whether inputs have several predictions; ``csv`` then numbers them.
-        has_alignment: Whether ``jsonl`` has the alignment.
-    """
+def row_format(name: Format, columns: Columns) -> RowFormat:
+    """Return the format of this name."""
     if name == "jsonl":
-        return RowFormat(None, partial(format_json, has_alignment=has_alignment))
+        return RowFormat(None, partial(format_json, columns=columns))
     if name == "csv":
-        columns = ["source", *(["rank"] if is_ranked else []), "text", "score", "error"]
-        return RowFormat(",".join(columns), partial(format_csv, is_ranked=is_ranked))
-    return RowFormat(None, format_text if kind == "line" else format_path_and_text)
+        names = {
+            "source": True,
+            "seconds": columns.has_seconds,
+            "rank": columns.is_ranked,
+            "text": True,
+            "probability": columns.has_labels,
+            "score": True,
+            "error": True,
+        }
+        header = ",".join(column for column, is_there in names.items() if is_there)
+        return RowFormat(header, partial(format_csv, columns=columns))
+    return RowFormat(None, partial(format_text, columns=columns))
 
 
-def format_text(_source: str, predictions: list[Prediction]) -> str:
-    """Return one line; several hypotheses are separated by tabs."""
-    return "\t".join(prediction.text for prediction in predictions)
-
-
-def format_path_and_text(source: str, predictions: list[Prediction]) -> str:
-    """Return one line: the path, a tab, and the hypotheses or why there are none."""
+def format_text(source: str, predictions: list[Prediction], *, columns: Columns) -> str:
+    """Return one line: the hypotheses, separated by tabs; in front the path and the seconds."""
+    cells = [source.translate(_BLANKS)] if columns.is_file else []
     error = reason(source, predictions[0])
-    output = format_text(source, predictions)
-    if error is not None:
-        output = f"[error: {error.translate(_BLANKS)}]"
-    return f"{source.translate(_BLANKS)}\t{output}"
+    if columns.is_file and error is not None:
+        return "\t".join([*cells, f"[error: {error.translate(_BLANKS)}]"])
+    if columns.has_seconds:
+        cells.append(f"{predictions[0].seconds:.3f}")
+    for prediction in predictions:
+        cells.append(prediction.text)
+        if columns.has_labels:
+            cells.append(f"{probability(prediction):.4f}")
+    return "\t".join(cells)
 
 
-def format_json(source: str, predictions: list[Prediction], *, has_alignment: bool) -> str:
+def probability(prediction: Prediction) -> float:
+    """Return the probability of an output."""
+    return exp(sum(prediction.token_log_probs))
+
+
+def format_json(source: str, predictions: list[Prediction], *, columns: Columns) -> str:
     """Return one JSON object; further hypotheses are under ``n_best``."""
-    records = [_record(prediction, has_alignment) for prediction in predictions]
+    records = [_record(prediction, columns.has_alignment) for prediction in predictions]
     record = {"source": source, **records[0]}
     if len(records) > 1:
         record["n_best"] = records
@@ -83,6 +111,13 @@ def _record(prediction: Prediction, has_alignment: bool) -> dict[str, Any]:
         "tokens": prediction.tokens,
         "token_scores": [round(value, 5) for value in prediction.token_log_probs],
     }
+    if prediction.seconds is not None:
+        record["seconds"] = round(prediction.seconds, 3)
+    if prediction.probabilities is not None:
+        record["probability"] = round(probability(prediction), 5)
+        record["classes"] = [
+            {name: round(share, 5) for name, share in step} for step in top_classes(prediction)
+        ]
     if has_alignment and prediction.attention is not None:
         record["source_tokens"] = prediction.source_tokens
         # For each target token the source token that it attends to most.
@@ -90,15 +125,34 @@ def _record(prediction: Prediction, has_alignment: bool) -> dict[str, Any]:
     return record
 
 
-def format_csv(source: str, predictions: list[Prediction], *, is_ranked: bool) -> str:
-    """Return a row per hypothesis: source, rank where ``is_ranked``, text, score, error."""
+def top_classes(prediction: Prediction) -> list[list[tuple[str, float]]]:
+    """Return the most probable classes of each step, the best first, with their probabilities."""
+    assert prediction.probabilities is not None
+    assert prediction.classes is not None
+    names = prediction.classes
+    best = prediction.probabilities.topk(min(_TOP_CLASSES, len(names)), dim=-1)
+    return [
+        [(names[number], share) for number, share in zip(numbers, shares, strict=True)]
+        for numbers, shares in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    ]
+
+
+def format_csv(source: str, predictions: list[Prediction], *, columns: Columns) -> str:
+    """Return a row per hypothesis, with the columns of the header."""
     output = io.StringIO()
     writer = csv.writer(output, lineterminator="\n")
     for rank, prediction in enumerate(predictions, start=1):
         error = reason(source, prediction)
-        score = round(prediction.score, 5) if error is None else ""
-        rank_column = [rank] if is_ranked else []
-        writer.writerow([source, *rank_column, prediction.text, score, error or ""])
+        is_there = error is None
+        row: list[Any] = [source]
+        if columns.has_seconds:
+            row.append(f"{prediction.seconds:.3f}" if is_there else "")
+        if columns.is_ranked:
+            row.append(rank)
+        row.append(prediction.text)
+        if columns.has_labels:
+            row.append(round(probability(prediction), 5) if is_there else "")
+        writer.writerow([*row, round(prediction.score, 5) if is_there else "", error or ""])
     return output.getvalue().removesuffix("\n")
 
 

@@ -18,9 +18,12 @@ from seq2seq.search import SearchOptions
 from seq2seq.tasks.base import ItemKind, SequenceTask
 from seq2seq.tasks.captioning import Captioner
 from seq2seq.tasks.translation import Translator
+from seq2seq.tasks.video import VideoClassifier
 
-TASKS: dict[str, type[SequenceTask]] = {"Translator": Translator, "Captioner": Captioner}
-CHUNK_BATCHES: dict[ItemKind, int] = {"line": 16, "picture": 4}
+TASKS: dict[str, type[SequenceTask]] = {
+    task.__name__: task for task in (Translator, Captioner, VideoClassifier)
+}
+CHUNK_BATCHES: dict[ItemKind, int] = {"line": 16, "picture": 4, "video": 2}
 """Batches' worth of inputs that are predicted together: many where they are sorted by length, else
 enough that the next batch is read while one is decoded."""
 
@@ -108,6 +111,25 @@ class Predictor:
         while chunk := list(islice(remaining, size)):
             yield from self.predict_chunk(chunk, options, batch_size, done)
             done += len(chunk)
+
+    def follow_frames(self, item: str) -> Iterator[Prediction]:
+        """Yield what a video shows, after each of its frames; in constant memory.
+
+        Where it cannot be used, or not to its end, the last prediction says why as its ``error``.
+
+        Args:
+            item: Path of a video.
+
+        Raises:
+            ConfigError: If the task is not for videos, or needs the whole of one.
+        """
+        task = self.task
+        if not isinstance(task, VideoClassifier):
+            raise ConfigError("Only a video classifier can follow the frames of a video.")
+        try:
+            yield from task.stream().follow(Path(item))
+        except DataError as error:
+            yield NOTHING._replace(error=str(error))
 
     def predict_chunk(
         self, items: Sequence[str], options: SearchOptions, batch_size: int = 64, offset: int = 0

@@ -2,6 +2,7 @@ import sys
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -38,6 +39,16 @@ def pictures(folder):
     return folder
 
 
+def videos(folder):
+    """Write a few videos of two people, with two labels."""
+    rows = ["path,label,group,split"]
+    for number, group in enumerate(["s1"] * 6 + ["s7"] * 2):
+        np.save(folder / f"{number}.npy", np.full((5, 8, 9), 30 * number, dtype=np.uint8))
+        rows.append(f"{number}.npy,{('sit', 'stand')[number % 2]},{group},train")
+    (folder / "clips.csv").write_text("\n".join(rows))
+    return folder
+
+
 def data_options(name, folder):
     if name.startswith("captioning/flickr8k"):
         files = {"captions": pictures(folder) / "captions.csv", "images": folder}
@@ -47,10 +58,16 @@ def data_options(name, folder):
             *("--model.backbone_weights", "null", "--model.init_from", "null"),
         ]
     if name == "captioning/shapes.yaml":
-        counts = {"train_count": 12, "val_count": 2, "test_count": 2, "batch_size": 4}
+        counts = {"train_count": 60, "val_count": 2, "test_count": 2, "batch_size": 4}
         return [
             *("--data.root", str(folder)),
             *(option for key, count in counts.items() for option in (f"--data.{key}", str(count))),
+        ]
+    if name.startswith("video/utd_mhad"):
+        return [
+            *("--data.source", str(videos(folder) / "clips.csv")),
+            *("--data.num_classes", "2", "--data.batch_size", "3"),
+            *("--model.backbone_weights", "null"),
         ]
     if name.startswith("translation/"):
         return ["--data.root", str(corpus(folder)), "--data.vocab_size", "80"]

@@ -155,10 +155,10 @@ def test_features_of_something_else_are_refused(tmp_path, encoder, paths):
     settings = settings_of(encoder, PictureFiles(paths, GEOMETRY))
     cached(tmp_path, encoder, paths)
     folder = feature_folder(tmp_path, settings)
-    for name, value in (("extractor", "0" * 32), ("preparation", {}), ("pictures", 3)):
+    for name, value in (("extractor", "0" * 32), ("preparation", {}), ("count", 3)):
         with pytest.raises(DataError, match=r"holds features of other pictures, weights or"):
             FeatureArray(folder, {**settings, name: value})
-    stored = {**settings, "is_flipped": True}
+    stored = {**settings, "pictures": "0" * 32}
     (folder / "settings.json").write_text(json.dumps(stored))
     with pytest.raises(DataError, match=r"Delete this folder: it is made anew"):
         FeatureArray(folder, settings)

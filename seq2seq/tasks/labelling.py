@@ -131,7 +131,11 @@ class LabelTask(SequenceTask):
     def _predict(
         self, views: Sequence[Memory], batch: Batch, options: SearchOptions
     ) -> list[list[Prediction]]:
-        found = self.search_views(views, batch, options)
+        # A beam that is wider than there are outputs is filled up with impossible ones.
+        found = [
+            [each for each in hypotheses if self._is_possible(each)]
+            for hypotheses in self.search_views(views, batch, options)
+        ]
         labels = torch.tensor([best.tokens for best, *_ in found], device=self.device)
         posteriors = self.posterior(views, labels).cpu()
         return [
@@ -144,7 +148,15 @@ class LabelTask(SequenceTask):
             for row, hypotheses in enumerate(found)
         ]
 
+    def _is_possible(self, hypothesis: Hypothesis) -> bool:
+        tokens = hypothesis.tokens
+        return len(tokens) == self.label_steps and min(tokens) >= FIRST_LABEL_ID
+
     def present(self, batch: Batch, row: int, hypothesis: Hypothesis) -> Prediction:  # noqa: ARG002
+        """Turn ids into labels."""
+        return self.label(hypothesis)
+
+    def label(self, hypothesis: Hypothesis) -> Prediction:
         """Turn ids into labels."""
         vocabulary = self.tokenizers["target"]
         return Prediction(

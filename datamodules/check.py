@@ -1,0 +1,80 @@
+"""Reads all files of a data module, to find the bad ones before a run does."""
+
+import csv
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from datamodules.base import Reading
+from seq2seq.errors import DataError
+
+
+class Finding(NamedTuple):
+    """What a reading found.
+
+    Attributes:
+        name: The file.
+        problem: Why it cannot be used; None where it is sound.
+    """
+
+    name: str
+    problem: str | None
+
+
+def read_all(readings: Iterable[Reading]) -> list[Finding]:
+    """Read files with all cores, a bar on the terminal saying how far it is.
+
+    Args:
+        readings: What to read.
+
+    Returns:
+        What was found, in the same order.
+    """
+    readings = list(readings)
+    console = Console(stderr=True)
+    progress = Progress(
+        TextColumn("checking data"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+    # Threads do: pictures and videos are decoded without the lock of the interpreter.
+    pool = ThreadPoolExecutor(max(2, os.cpu_count() or 1))  # files are waited for, too
+    try:
+        with progress:
+            return list(progress.track(pool.map(_find, readings), total=len(readings)))
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def write_report(file: Path, findings: Sequence[Finding]) -> None:
+    """Write findings as a table: ``file,status,problem``, where the status is ``ok`` or ``bad``.
+
+    Raises:
+        DataError: If it cannot be written.
+    """
+    rows = [(name, "bad" if problem else "ok", problem or "") for name, problem in findings]
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
+            csv.writer(stream).writerows([("file", "status", "problem"), *rows])
+    except OSError as error:
+        raise DataError(
+            f"{file}: the report cannot be written ({error.strerror}). Give another place with "
+            "--report."
+        ) from error
+
+
+def _find(reading: Reading) -> Finding:
+    try:
+        reading.read()
+    except (DataError, OSError) as error:
+        return Finding(reading.name, str(error).removeprefix(f"{reading.name}: "))
+    return Finding(reading.name, None)

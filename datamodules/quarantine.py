@@ -1,0 +1,77 @@
+"""A list of files that could not be read, which all processes of a run share."""
+
+import csv
+import fcntl
+import logging
+from collections.abc import Collection
+from pathlib import Path
+
+from seq2seq.errors import DataError
+
+_HEADER = ("path", "error", "count")
+
+_log = logging.getLogger(__name__)
+
+
+class Quarantine:
+    """Notes which videos of a split could not be read, and how often that was found.
+
+    The list is a file, ``path,error,count``, to which loader workers and ranks write in turn.
+
+    Args:
+        file: The list; other splits may be in it, too.
+        paths: Videos of the split.
+        role: Name of the split.
+        max_bad_share: Largest share of bad videos that is put up with.
+    """
+
+    def __init__(
+        self, file: Path, paths: Collection[Path], role: str, max_bad_share: float
+    ) -> None:
+        self.file = file
+        self._paths = {str(path) for path in paths}
+        self._role = role
+        self._max_bad_share = max_bad_share
+
+    def note(self, path: Path, problem: str) -> None:
+        """Note that a video could not be read.
+
+        Args:
+            path: The video.
+            problem: What is wrong with it; the path may stand before it.
+
+        Raises:
+            DataError: If more than the accepted share of the split is bad, or the list cannot be
+                written.
+        """
+        problem = problem.removeprefix(f"{path}: ")
+        try:
+            rows = self._count(str(path), problem)
+        except OSError as error:
+            raise DataError(
+                f"{self.file}: the list of bad videos cannot be written ({error.strerror}). Set "
+                "--data.cache_dir to a folder that you may write to."
+            ) from error
+        if rows[str(path)][1] == 1:
+            _log.warning("%s: left out: %s", path, problem)
+        bad = len(self._paths & rows.keys())
+        if bad > self._max_bad_share * len(self._paths):
+            raise DataError(
+                f"{bad} of {len(self._paths)} videos of the {self._role} split cannot be read, "
+                f"more than the accepted share of {self._max_bad_share:g}; {self.file} has the "
+                f"reasons. The last one was {path}: {problem} Mend them, or raise "
+                "--data.max_bad_share."
+            )
+
+    def _count(self, path: str, problem: str) -> dict[str, tuple[str, int]]:
+        """Add one to the count of a path, and return the whole list."""
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with self.file.open("a+", encoding="utf-8", newline="") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)  # until it is closed
+            stream.seek(0)
+            rows = {name: (text, int(count)) for name, text, count in list(csv.reader(stream))[1:]}
+            rows[path] = problem, rows.get(path, ("", 0))[1] + 1
+            stream.truncate(0)
+            lines = ((name, *row) for name, row in rows.items())
+            csv.writer(stream).writerows([_HEADER, *lines])
+        return rows

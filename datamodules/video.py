@@ -1,0 +1,374 @@
+"""Videos and their labels."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from datamodules.base import Reading, ResumableLoader, SequenceDataModule, option_problems
+from datamodules.cache import cache_folder
+from datamodules.clip_augmentation import ClipAugmentation
+from datamodules.clip_sources import ClipFiles, ClipSource, StoredClips, good_parts, read_whole
+from datamodules.quarantine import Quarantine
+from datamodules.samplers import BucketBatchSampler
+from datamodules.video_dataset import (
+    ClipDataset,
+    ClipExample,
+    VideoDataset,
+    collate,
+)
+from datamodules.video_files import VideoFormat, read_videos, split_videos
+from datamodules.video_formats import VideoEntry
+from datamodules.video_labels import check_label_steps, label_text, label_vocabulary
+from seq2seq.errors import ConfigError, DataError, raise_together
+from seq2seq.feature_cache import FeatureArray, Pictures
+from seq2seq.pictures import PictureGeometry
+from seq2seq.tokenizers import FIRST_LABEL_ID, LABEL_SEPARATOR, LabelVocabulary
+from seq2seq.videos import BrokenTail, ClipSampling, find_videos
+from seq2seq.videos.frames import FramePreparation, FrameReader, VideoPart
+from seq2seq.videos.store import FrameStore, frame_folder, frame_settings, write_frames
+
+OnBadVideo = Literal["error", "quarantine"]
+
+
+class VideoDataModule(SequenceDataModule):
+    """Videos with one label each, or the same number of them, from files.
+
+    Videos are files of any container, folders of frames, or arrays (``.npy``, ``.npz``). They are
+    named by folders of class folders, by a table (CSV, TSV), or by the split lists of UCF101. Where
+    the source names no splits, whole groups go to ``val`` and ``test``; no group, such as a person,
+    is ever in two splits.
+
+    Args:
+        source: Folder of class folders; a table with the columns
+            ``path,label[,start,end][,group][,split]``; or a ``trainlist01.txt`` of UCF101.
+        num_classes: Number of labels of the training videos.
+        root: Folder of the videos that a file names; null for the file's own.
+        format: Format of the source; ``auto`` goes by its name.
+        label_separator: What is between the labels of a video with several, in a table.
+        label_steps: Labels of each video.
+        val_share: Share of the training videos that becomes validation.
+        test_share: Share of them that becomes the test.
+        val_groups: Groups of them that become validation, in place of a share.
+        predict: Video, or folder of videos, for ``seq2seq predict``.
+        broken_tail: Whether a video that breaks off is an ``error``, or is ``cut`` there.
+        on_bad_video: Whether a video that cannot be read is an ``error``, or goes to
+            ``quarantine``: another one takes its place, and it is listed in ``quarantine.csv`` in
+            the cache folder.
+        max_bad_share: Largest share of bad videos of a split that ``quarantine`` puts up with.
+        stills_rate_hz: Frame rate of folders of frames and of arrays, frames per second.
+        cache_frames: Decode every video only once, and keep all its frames, as the network sees
+            them, in the cache folder.
+        cache_features: Let a frozen network see each frame only once, and train on what it made of
+            them. Keeps the frames, too.
+        flip: Mirror every second training clip, chosen at random. Labels that differ in left and
+            right, or clockwise and not, would become wrong.
+        crop_scale: Smallest share of the area that is cut out of training clips at random, and
+            scaled up; 1 to cut nothing.
+        rotate_degrees: Largest random angle to turn training clips by, either way.
+        brightness: Largest random change of the brightness of training clips; 0.2 for 0.8 to 1.2
+            times.
+        contrast: Likewise of the contrast.
+        batch_size: Number of clips in a training batch.
+        eval_batch_size: Number of videos in any other batch; each may have several clips.
+        cache_dir: Folder for frames, features and the list of bad videos; null for
+            ``.seq2seq_cache`` beside the source, or in the user's cache folder where that cannot be
+            written.
+        num_workers: Number of processes that prepare batches; 0 for the main one.
+        decode_threads: Number of threads that decode one video.
+        seed: Of the splits, the order of the batches, and random choices in training.
+
+    Attributes:
+        tokenizers: The labels, as that of the ``target``; known after ``setup``.
+
+    Raises:
+        ConfigError: If options cannot work, alone or together; all of them are named.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        num_classes: int,
+        root: str | None = None,
+        format: VideoFormat = "auto",  # noqa: A002  # the name of the option
+        label_separator: str = LABEL_SEPARATOR,
+        label_steps: int = 1,
+        val_share: float = 0.0,
+        test_share: float = 0.0,
+        val_groups: list[str] | None = None,
+        predict: str | None = None,
+        broken_tail: BrokenTail = "error",
+        on_bad_video: OnBadVideo = "error",
+        max_bad_share: float = 0.01,
+        stills_rate_hz: float = 25.0,
+        cache_frames: bool = False,
+        cache_features: bool = False,
+        flip: bool = False,
+        crop_scale: float = 1.0,
+        rotate_degrees: float = 0.0,
+        brightness: float = 0.0,
+        contrast: float = 0.0,
+        batch_size: int = 16,
+        eval_batch_size: int = 32,
+        cache_dir: str | None = None,
+        num_workers: int = 0,
+        decode_threads: int = 1,
+        seed: int = 1,
+    ) -> None:
+        super().__init__(num_workers, seed)
+        self.source = Path(source)
+        self.num_classes = num_classes
+        self.root = None if root is None else Path(root)
+        self.format: VideoFormat = format
+        self.label_separator = label_separator
+        self.label_steps = label_steps
+        self.shares = {"val": val_share, "test": test_share}
+        self.val_groups = val_groups or []
+        self.predict = predict
+        self.broken_tail: BrokenTail = broken_tail
+        self.on_bad_video: OnBadVideo = on_bad_video
+        self.max_bad_share = max_bad_share
+        self.stills_rate_hz = stills_rate_hz
+        self.cache_frames = cache_frames
+        self.cache_features = cache_features
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.cache_dir = cache_dir
+        self.decode_threads = decode_threads
+        self.tokenizers: dict[str, LabelVocabulary] = {}
+        self._splits: dict[str, list[VideoEntry]] = {}
+        self._preparation = FramePreparation(PictureGeometry())
+        self._sampling = ClipSampling()
+        self._features: Callable[[Pictures, Path], FeatureArray] | None = None
+        problems = list(self._problems())
+        try:
+            self.augmentation = ClipAugmentation(
+                flip, crop_scale, rotate_degrees, brightness, contrast
+            )
+        except ConfigError as error:
+            problems.append(str(error))
+        else:
+            if self.augmentation.is_active and cache_features:
+                problems.append(
+                    "--data.cache_features keeps features of frames as they are: set it to false, "
+                    "or leave flip, crop_scale, rotate_degrees, brightness and contrast as they "
+                    "are by default."
+                )
+        raise_together(problems, ConfigError, "The data options cannot work:")
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The labels, in the order of the classes."""
+        return self.tokenizers["target"].names
+
+    def prepare_data(self) -> None:
+        """Check the source, and forget which videos were bad in an earlier run.
+
+        Raises:
+            DataError: If the source cannot be used.
+        """
+        self._read_splits()
+        with suppress(OSError):  # what must not be removed must not be added to, which says so
+            self._quarantine_file().unlink(missing_ok=True)
+
+    def setup(self, stage: str) -> None:  # noqa: ARG002  # the source is read as a whole
+        """Read the source.
+
+        Raises:
+            ConfigError: If the options of the splits contradict it.
+            DataError: If it cannot be used, or has another number of labels than ``num_classes``.
+        """
+        self._splits, self.tokenizers["target"] = self._read_splits()
+
+    def show_to(
+        self,
+        preparation: FramePreparation,
+        sampling: ClipSampling,
+        features: Callable[[Pictures, Path], FeatureArray] | None,
+    ) -> None:
+        """Prepare clips as a network wants them.
+
+        Args:
+            preparation: What becomes of a frame.
+            sampling: Which frames make a clip.
+            features: What gives the network's features of frames, from the cache folder that is
+                its second argument; None to give the frames themselves.
+        """
+        self._preparation = preparation
+        self._sampling = sampling
+        self._features = features
+
+    def train_dataloader(self) -> ResumableLoader[ClipExample]:
+        """Return the shuffled batches of the training split, one clip of each video."""
+        return self._loader("train")
+
+    def val_dataloader(self) -> ResumableLoader[ClipExample]:
+        """Return the batches of the validation split, with all clips of each video."""
+        return self._loader("val")
+
+    def test_dataloader(self) -> ResumableLoader[ClipExample]:
+        """Return the batches of the test split, with all clips of each video."""
+        return self._loader("test")
+
+    def predict_dataloader(self) -> DataLoader[ClipExample]:
+        """Return the video ``predict``, or those of a folder, sorted by their paths.
+
+        Raises:
+            ConfigError: If none is given.
+            DataError: If there is none.
+        """
+        if self.predict is None:
+            raise ConfigError("There is nothing to classify: set --data.predict.")
+        path = Path(self.predict)
+        videos = find_videos(path) if path.is_dir() else [path]
+        if not videos:
+            raise DataError(f"{path}: has no videos. Set --data.predict to a folder that has some.")
+        source = ClipFiles(self._reader(), [VideoPart(video) for video in videos])
+        dataset = VideoDataset(source, len(videos), self._sampling)
+        return self.ordered_loader(dataset, self.eval_batch_size, collate)
+
+    def iter_readings(self) -> Iterator[Reading]:
+        """Yield every video of the splits, once.
+
+        Raises:
+            ConfigError: If the options of the splits contradict the source.
+            DataError: If the source cannot be used.
+        """
+        splits, _ = self._read_splits()
+        parts: dict[Path, list[VideoPart]] = {}
+        for part in _parts([entry for entries in splits.values() for entry in entries]):
+            parts.setdefault(part.path, []).append(part)
+        for path, own in parts.items():
+            yield Reading(str(path), partial(read_whole, self._reader(), path, own))
+
+    def label_counts(self) -> Tensor:
+        """Return how often each class occurs in the training split, int64 ``(classes,)``."""
+        classes = self._targets(self._splits["train"]) - FIRST_LABEL_ID
+        return torch.bincount(classes.flatten(), minlength=self.num_classes)
+
+    def _loader(self, role: str) -> ResumableLoader[ClipExample]:
+        is_training = role == "train"
+        entries = self._entries(role)
+        quarantine = None
+        if self.on_bad_video == "quarantine":
+            paths = {entry.path for entry in entries}
+            quarantine = Quarantine(self._quarantine_file(), paths, role, self.max_bad_share)
+        source, entries = self._clips(role, entries, quarantine)
+        dataset = ClipDataset(
+            source,
+            self._targets(entries),
+            [label_text(entry) for entry in entries],
+            [entry.path for entry in entries],
+            self._sampling,
+            self.augmentation if is_training else None,
+            quarantine,
+            self.seed,
+        )
+        batch_size = self.batch_size if is_training else self.eval_batch_size
+        sampler = BucketBatchSampler(
+            np.ones(len(entries), dtype=np.int64),  # clips are equally long
+            max_tokens=batch_size,
+            shuffle=is_training,
+            seed=self.seed,
+        )
+        return self.bucket_loader(dataset, sampler, collate)
+
+    def _clips(
+        self, role: str, entries: list[VideoEntry], quarantine: Quarantine | None
+    ) -> tuple[ClipSource, list[VideoEntry]]:
+        """Return what gives the clips of a split, and the entries it gives them of."""
+        if not (self.cache_frames or self.cache_features):
+            return ClipFiles(self._reader(), _parts(entries)), entries
+        store = self._store(entries)
+        kept = good_parts(store, [entry.path for entry in entries], role, quarantine)
+        features = None if self._features is None else self._features(store, self._cache())
+        return StoredClips(store, kept, features), [entries[place] for place in kept]
+
+    def _store(self, entries: Sequence[VideoEntry]) -> FrameStore:
+        """Return the frames of a split; with several processes, the first of them decodes."""
+        reader, parts = self._reader(), _parts(entries)
+        settings = frame_settings(reader, parts)
+        folder = frame_folder(self._cache(), settings)
+        if self.trainer is None or self.trainer.is_global_zero:
+            workers = max(1, (os.cpu_count() or 1) // self.decode_threads)
+            write_frames(folder, reader, parts, settings, workers)
+        if self.trainer is not None:
+            self.trainer.strategy.barrier()
+        return FrameStore(folder, settings)
+
+    def _reader(self) -> FrameReader:
+        return FrameReader(
+            self._preparation, self.stills_rate_hz, self.decode_threads, self.broken_tail
+        )
+
+    def _entries(self, role: str) -> list[VideoEntry]:
+        if not self._splits[role]:
+            groups = " or --data.val_groups" if role == "val" else ""
+            raise DataError(
+                f"{self.source}: the {role} split has no videos. Name some in the source, or set "
+                f"--data.{role}_share above 0{groups}."
+            )
+        return self._splits[role]
+
+    def _targets(self, entries: Sequence[VideoEntry]) -> Tensor:
+        """Return the ids of labels, int64 ``(videos, steps)``."""
+        encoded = self.tokenizers["target"].encode_batch([label_text(entry) for entry in entries])
+        return torch.tensor(encoded, dtype=torch.int64).view(len(entries), self.label_steps)
+
+    def _read_splits(self) -> tuple[dict[str, list[VideoEntry]], LabelVocabulary]:
+        entries = read_videos(self.source, self.root, self.format, self.label_separator)
+        check_label_steps(self.source, entries, self.label_steps)
+        splits = split_videos(
+            entries,
+            val_share=self.shares["val"],
+            test_share=self.shares["test"],
+            val_groups=self.val_groups,
+            seed=self.seed,
+        )
+        return splits, label_vocabulary(self.source, splits["train"], self.num_classes)
+
+    def _cache(self) -> Path:
+        beside = self.source if self.source.is_dir() else self.source.parent
+        return cache_folder(beside, self.cache_dir)
+
+    def _quarantine_file(self) -> Path:
+        return self._cache() / "quarantine.csv"
+
+    def _problems(self) -> Iterator[str]:
+        """Yield what is wrong with the options, one sentence each."""
+        smallest = {
+            "num_classes": (self.num_classes, 2),
+            "label_steps": (self.label_steps, 1),
+            "val_share": (self.shares["val"], 0),
+            "test_share": (self.shares["test"], 0),
+            "max_bad_share": (self.max_bad_share, 0),
+            "batch_size": (self.batch_size, 1),
+            "eval_batch_size": (self.eval_batch_size, 1),
+            "num_workers": (self.num_workers, 0),
+            "decode_threads": (self.decode_threads, 1),
+            "seed": (self.seed, 0),
+        }
+        choices = {
+            "format": (self.format, VideoFormat),
+            "broken_tail": (self.broken_tail, BrokenTail),
+            "on_bad_video": (self.on_bad_video, OnBadVideo),
+        }
+        yield from option_problems(smallest, choices)
+        if sum(self.shares.values()) >= 1:
+            yield "--data.val_share and --data.test_share leave nothing to train on: lower them."
+        if not 0 < self.stills_rate_hz < float("inf"):
+            yield (
+                f"--data.stills_rate_hz={self.stills_rate_hz} is no rate: choose more than 0 "
+                "frames per second."
+            )
+
+
+def _parts(entries: Sequence[VideoEntry]) -> list[VideoPart]:
+    return [VideoPart(entry.path, entry.start_seconds, entry.end_seconds) for entry in entries]

@@ -1,0 +1,102 @@
+"""``seq2seq-check-data``: read every file of a configuration's data before a run does."""
+
+import pkgutil
+import sys
+from argparse import ArgumentError
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import SUPPRESS
+from lightning.pytorch.cli import LightningArgumentParser
+
+import datamodules  # noqa: F401  # makes its classes known by their short names
+from datamodules.base import SequenceDataModule
+from datamodules.check import read_all, write_report
+from datamodules.faults import some_of
+from seq2seq.errors import ConfigError, DataError, find_user_error
+
+_REPORT = "data_report.csv"
+# What else stands in the configuration of a recipe or a run.
+_IGNORED = (
+    *("model", "trainer", "checkpoint", "last", "seed_everything", "ckpt_path", "weights_only"),
+    *("verbose", "return_predictions"),
+)
+
+
+def build_parser() -> LightningArgumentParser:
+    """Return the parser of ``seq2seq-check-data``."""
+    parser = LightningArgumentParser(
+        prog="seq2seq-check-data",
+        description=(
+            "Read every file of a data module from its start to its end, print what cannot be "
+            "used, and write a report. The exit status is 1 if anything is bad."
+        ),
+        exit_on_error=False,
+    )
+    parser.add_argument(
+        "--config",
+        action="config",
+        help="Configuration as for seq2seq; all but its data is left alone.",
+    )
+    parser.add_lightning_class_args(SequenceDataModule, "data", subclass_mode=True, required=False)
+    parser.add_argument(
+        "--run_dir", type=str, default=".", help="Folder for the report, as for seq2seq."
+    )
+    parser.add_argument(
+        "--report",
+        type=str | None,
+        default=None,
+        help=f"File to write (CSV: file, status, problem); null for {_REPORT} in the run_dir.",
+    )
+    for name in _IGNORED:
+        parser.add_argument(f"--{name}", type=Any, help=SUPPRESS)
+    return parser
+
+
+def run(arguments: Sequence[str] | None = None) -> bool:
+    """Carry out ``seq2seq-check-data``.
+
+    Args:
+        arguments: As on the command line; ``sys.argv`` when None.
+
+    Returns:
+        Whether all files are sound.
+
+    Raises:
+        ArgumentError: If an option is unknown or has no such value.
+        ConfigError: If options do not fit together, or the data module cannot be checked.
+        DataError: If what lists the files cannot be read, or the report not be written.
+    """
+    options = build_parser().parse_args(arguments)
+    if options.data is None:
+        raise ConfigError("There is nothing to check: give a --config with data, or --data.")
+    data = pkgutil.resolve_name(options.data.class_path)(**options.data.init_args)
+    findings = read_all(data.iter_readings())
+    report = Path(options.run_dir) / _REPORT if options.report is None else Path(options.report)
+    write_report(report, findings)
+    bad = [f"{name}: {problem}" for name, problem in findings if problem is not None]
+    sys.stdout.write(f"{len(findings)} files read, {len(bad)} bad; {report} lists them all.\n")
+    if bad:
+        listed = some_of(bad, "\n  - ")
+        sys.stdout.write(f"  - {listed}\n")
+    return not bad
+
+
+def main() -> None:
+    """Run ``seq2seq-check-data``: status 1 where data is bad, 2 where options are."""
+    try:
+        is_sound = run()
+    except Exception as error:
+        mendable = find_user_error(error)
+        if mendable is None and not isinstance(error, ArgumentError):
+            raise
+        sys.stderr.write(f"seq2seq-check-data: error: {mendable or error}\n")
+        sys.exit(1 if isinstance(mendable, DataError) else 2)
+    except KeyboardInterrupt:
+        sys.exit(130)  # 128 + 2: what a shell reports for a process that Ctrl-C ended
+    sys.exit(not is_sound)
+
+
+if __name__ == "__main__":
+    main()
