@@ -57,6 +57,8 @@ class VideoDataModule(SequenceDataModule):
         val_share: Share of the training videos that becomes validation.
         test_share: Share of them that becomes the test.
         val_groups: Groups of them that become validation, in place of a share.
+        train_on_val: Train on the validation videos, too, when all choices have been made on them.
+            Validation then shows nothing any more: take the last checkpoint.
         predict: Video, or folder of videos, for ``seq2seq predict``.
         broken_tail: Whether a video that breaks off is an ``error``, or is ``cut`` there.
         on_bad_video: Whether a video that cannot be read is an ``error``, or goes to
@@ -103,6 +105,7 @@ class VideoDataModule(SequenceDataModule):
         val_share: float = 0.0,
         test_share: float = 0.0,
         val_groups: list[str] | None = None,
+        train_on_val: bool = False,
         predict: str | None = None,
         broken_tail: BrokenTail = "error",
         on_bad_video: OnBadVideo = "error",
@@ -131,6 +134,7 @@ class VideoDataModule(SequenceDataModule):
         self.label_steps = label_steps
         self.shares = {"val": val_share, "test": test_share}
         self.val_groups = val_groups or []
+        self.train_on_val = train_on_val
         self.predict = predict
         self.broken_tail: BrokenTail = broken_tail
         self.on_bad_video: OnBadVideo = on_bad_video
@@ -186,6 +190,8 @@ class VideoDataModule(SequenceDataModule):
             DataError: If it cannot be used, or has another number of labels than ``num_classes``.
         """
         self._splits, self.tokenizers["target"] = self._read_splits()
+        if self.train_on_val:
+            self._splits["train"] = self._splits["train"] + self._splits["val"]
 
     def show_to(
         self,

@@ -1,5 +1,6 @@
 """The confusion matrix of a classifier, as a picture."""
 
+import warnings
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -33,7 +34,10 @@ class ConfusionLogger(Callback):
         figure = confusion_figure(task.confusion, list(task.class_names), title)
         path = Path(trainer.default_root_dir) / f"confusion_{stage}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path)
         writer = tensorboard_writer(trainer)
-        if writer is not None:
-            writer.add_figure(f"{stage}/confusion", figure, trainer.global_step)
+        with warnings.catch_warnings():
+            # A letter that the font lacks is seen as a box.
+            warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font", UserWarning)
+            figure.savefig(path)
+            if writer is not None:
+                writer.add_figure(f"{stage}/confusion", figure, trainer.global_step)

@@ -19,6 +19,7 @@ from seq2seq.predictor import Device, Precision, check_batch_size, load
 from seq2seq.search import SearchError, SearchOptions
 from seq2seq.tasks.base import SequenceTask
 from seq2seq.tasks.labelling import LabelTask
+from seq2seq.tasks.video import VideoClassifier
 
 
 def build_parser() -> ArgumentParser:
@@ -133,6 +134,8 @@ def run(arguments: Sequence[str] | None = None) -> None:
         raise ConfigError(
             f"--per_frame is for videos, and this checkpoint reads {kind}s. Leave it out."
         )
+    if options.per_frame and isinstance(predictor.task, VideoClassifier):
+        predictor.task.stream()  # whatever needs whole videos is refused before there is any output
     columns = Columns(
         is_file=kind != "line",
         is_ranked=options.n_best > 1 and not options.per_frame,

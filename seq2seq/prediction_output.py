@@ -230,8 +230,17 @@ class FigureFolder:
                 f"--attention_dir {self.folder}: {path} lies there too, and could be overwritten. "
                 "Give another folder."
             )
-        parts = (path if self.root is None else path.relative_to(self.root)).with_suffix("").parts
-        whole = "__".join(parts if self.root is not None else parts[-1:])
+        if self.folder.resolve().is_relative_to(path.resolve()):
+            raise ConfigError(
+                f"--attention_dir {self.folder}: lies in {path}, whose frames are pictures, too. "
+                "Give another folder."
+            )
+        # A folder of frames that was given as it is has no folder above it.
+        if self.root is None or path == self.root:
+            below = Path(path.name)
+        else:
+            below = path.relative_to(self.root)
+        whole = "__".join(below.with_suffix("").parts)
         stem = os.fsencode(whole)[-_NAME_BYTES:].decode("utf-8", "ignore")
         name, count = stem, 1
         while name.casefold() in self._taken:

@@ -126,8 +126,14 @@ class Predictor:
         task = self.task
         if not isinstance(task, VideoClassifier):
             raise ConfigError("Only a video classifier can follow the frames of a video.")
+        predictions = task.stream().follow(Path(item))
         try:
-            yield from task.stream().follow(Path(item))
+            while True:
+                with self._autocast():  # ends before the caller goes on
+                    prediction = next(predictions, None)
+                if prediction is None:
+                    return
+                yield prediction
         except DataError as error:
             yield NOTHING._replace(error=str(error))
 
@@ -194,8 +200,11 @@ class Predictor:
     ) -> list[list[Prediction]]:
         batch = self.task.collate(loaded)._replace(indices=places)
         batch = self.task.transfer_batch_to_device(batch, self.task.device, 0)
-        with torch.autocast(self.task.device.type, torch.bfloat16, enabled=self._is_mixed):
+        with self._autocast():
             return self.task.predict_batch(batch, options)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.task.device.type, torch.bfloat16, enabled=self._is_mixed)
 
 
 def check_batch_size(batch_size: int) -> None:

@@ -250,13 +250,15 @@ def test_a_root_that_cannot_be_written_is_an_error(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("recipe", "least", "most"), [("motion", 0.75, 1), ("motion_average", 0, 0.2)]
+    ("recipe", "least", "most"), [("motion", 0.85, 1), ("motion_average", 0, 0.2)]
 )
-def test_half_a_recipe_learns_the_order_and_its_baseline_does_not(tmp_path, recipe, least, most):
+def test_a_shortened_recipe_learns_the_order_and_its_baseline_does_not(
+    tmp_path, recipe, least, most
+):
     config = CONFIGS / "video" / f"{recipe}.yaml"
     quiet = ("--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu")
     outcome = seq2seq(
-        *(tmp_path, "fit", "--config", str(config), "--trainer.max_epochs", "5", *quiet)
+        *(tmp_path, "fit", "--config", str(config), "--trainer.max_epochs", "3", *quiet)
     )
     assert outcome.status == 0, outcome.errors
     assert least <= best_accuracy(tmp_path / "runs" / recipe) <= most

@@ -120,6 +120,15 @@ def test_a_video_may_have_several_labels_and_several_parts(tmp_path):
 # Splits and classes.
 
 
+def test_validation_videos_join_training_when_asked(tmp_path):
+    data = shown(write_corpus(tmp_path), train_on_val=True)
+    seen = {label for batch in data.train_dataloader() for [label] in batch.references}
+    count = sum(len(batch.indices) for batch in data.train_dataloader())
+    assert count == len(of_split("train")) + len(of_split("val"))
+    assert seen == set(CLASSES)
+    assert sum(len(batch.indices) for batch in data.val_dataloader()) == len(of_split("val"))
+
+
 def test_groups_can_be_moved_to_validation(tmp_path):
     source = write_corpus(tmp_path, with_split=False)
     data = shown(source, val_groups=["ben", "dora"])

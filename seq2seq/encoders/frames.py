@@ -55,7 +55,7 @@ class SmallNetwork(RawFrames):
         super().__init__(channels, mean, std)
         if not widths or any(width < 8 or width % 8 for width in widths):
             raise ConfigError(
-                f"frame_widths={list(widths)} cannot work: give one or more multiples of 8."
+                f"--model.frame_widths={list(widths)} cannot work: give one or more multiples of 8."
             )
         self.layers = nn.Sequential()
         for before, width in zip([channels, *widths], widths, strict=False):
@@ -78,6 +78,7 @@ def build_frame_network(
     image_size: int,
     mean: Sequence[float],
     std: Sequence[float],
+    differences: bool,
     fine_tune_from: str | None,
     fine_tune_statistics: bool,
 ) -> RawFrames | GridNetwork:
@@ -91,12 +92,16 @@ def build_frame_network(
         image_size: Side of the frames, in pixels.
         mean: Mean of the frames, per channel, from 0 to 1.
         std: Their standard deviation.
+        differences: Whether frames come with their difference to the one before in further
+            channels; not for a ``GridNetwork``.
         fine_tune_from: First layer to be fine-tuned.
         fine_tune_statistics: Whether its batch norm follows the batches.
 
     Raises:
         ConfigError: If there is no such network or layer, or a width cannot be.
     """
+    if differences:
+        mean, std = [*mean, *[0.0] * len(mean)], [*std, *std]
     if name == "none":
         return RawFrames(len(mean), mean, std)
     if name == "small":

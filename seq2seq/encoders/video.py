@@ -25,11 +25,13 @@ class VideoState(NamedTuple):
     Attributes:
         recurrent: Of the recurrence; None where there is none.
         total: Sum of the frames' vectors so far, ``(batch, size)``; None with a recurrence.
+        previous: The frame before, where the network sees differences.
         frames: How many there were.
     """
 
     recurrent: ConvRecurrentState | RecurrentState | None
     total: Tensor | None
+    previous: Tensor | None
     frames: int
 
 
@@ -42,6 +44,9 @@ class VideoEncoder(nn.Module):
             vector per frame; or None: then the summary is the mean over the frames, which does not
             know their order.
         memory_size: Width of the memory.
+        parts: A grid is described by the mean and the maximum of each channel in ``parts`` by
+            ``parts`` parts of it: the more, the better it is known where something is.
+        differences: Let the network see the difference to the frame before, in further channels.
         positions: What a memory position is: one of the ``frames``, or one of the ``cells`` of a
             frame, which only a convolutional recurrence tells apart.
         dropout: Dropout on the memory.
@@ -58,6 +63,8 @@ class VideoEncoder(nn.Module):
         recurrence: ConvRecurrentStack | RecurrentStack | None,
         *,
         memory_size: int,
+        parts: int = 1,
+        differences: bool = False,
         positions: Positions = "frames",
         dropout: float = 0.0,
     ) -> None:
@@ -70,14 +77,15 @@ class VideoEncoder(nn.Module):
         self.network = network
         self.recurrence = recurrence
         self.positions = positions
-        # A grid is described by the mean and the maximum of each channel.
-        size = 2 * network.channels if recurrence is None else recurrence.output_size
-        if isinstance(recurrence, ConvRecurrentStack):
-            size *= 2
+        self.parts = parts
+        self.differences = differences
+        channels = network.channels if recurrence is None else recurrence.output_size
+        is_vector = isinstance(recurrence, RecurrentStack)
+        size = channels if is_vector else description_size(channels, parts)
         self.projection = nn.Linear(size, memory_size)
         self.norm = nn.LayerNorm(memory_size)
         self.cell_projection = (
-            nn.Linear(size // 2, memory_size) if positions == "cells" else nn.Identity()
+            nn.Linear(channels, memory_size) if positions == "cells" else nn.Identity()
         )
         self.dropout = SequenceDropout(dropout)
 
@@ -92,14 +100,16 @@ class VideoEncoder(nn.Module):
             two directions, what the first one left in the backward direction, too.
         """
         frames, lengths = inputs.frames.flatten(0, 1), inputs.lengths.flatten()
+        if self.differences:
+            frames = with_differences(frames, frames[:, :1])
         grids = self.network_grids(frames.flatten(0, 1))
         grids = grids.view(*frames.shape[:2], *grids.shape[1:])
         mask = lengths_to_mask(lengths, frames.shape[1])
         if isinstance(self.recurrence, ConvRecurrentStack):
             outputs, _ = self.recurrence(grids, lengths=lengths)
-            vectors = describe(outputs)
+            vectors = describe(outputs, self.parts)
         else:
-            vectors = describe(grids)
+            vectors = describe(grids, self.parts)
             if self.recurrence is not None:
                 vectors, _ = self.recurrence(vectors, lengths=lengths)
         summary = self.norm(self.projection(self._final(vectors, mask, lengths)))
@@ -139,30 +149,36 @@ class VideoEncoder(nn.Module):
         Raises:
             ConfigError: If the recurrence has two directions.
         """
-        grids = self.network_grids(frame)
+        previous = frame if state is None else state.previous
+        if self.differences:
+            assert previous is not None
+            both = with_differences(frame.unsqueeze(1), previous.unsqueeze(1)).squeeze(1)
+            grids, previous = self.network_grids(both), frame
+        else:
+            grids, previous = self.network_grids(frame), None
         count = 1 if state is None else state.frames + 1
         carried = None if state is None else state.recurrent
         if isinstance(self.recurrence, ConvRecurrentStack):
             assert carried is None or isinstance(carried, ConvRecurrentState)
             output, recurrent = self.recurrence.step(grids, carried)
-            vectors = describe(output.unsqueeze(1))
-            following = VideoState(recurrent, None, count)
+            vectors = describe(output.unsqueeze(1), self.parts)
+            following = VideoState(recurrent, None, previous, count)
         elif self.recurrence is not None:
             if self.recurrence.directions == 2:
                 raise ConfigError(
                     "A bidirectional recurrence reads a clip from its end too and cannot go frame "
                     "by frame. Train with bidirectional=false to stream."
                 )
-            vectors, parts = self.recurrence(describe(grids.unsqueeze(1)), carried)
-            following = VideoState(parts, None, count)
+            vectors, parts = self.recurrence(describe(grids.unsqueeze(1), self.parts), carried)
+            following = VideoState(parts, None, previous, count)
         else:
-            vectors = describe(grids.unsqueeze(1))
-            total = vectors[:, 0]
+            vectors = describe(grids.unsqueeze(1), self.parts)
+            total = vectors[:, 0].float()  # bfloat16 stops growing after some hundred frames
             if state is not None:
                 assert state.total is not None
                 total = state.total + total
-            following = VideoState(None, total, count)
-            vectors = (total / count).unsqueeze(1)
+            following = VideoState(None, total, previous, count)
+            vectors = (total / count).to(vectors.dtype).unsqueeze(1)
         values = self.norm(self.projection(vectors))
         mask = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device)
         return Memory(self.dropout(values), mask, values[:, 0]), following
@@ -176,14 +192,40 @@ class VideoEncoder(nn.Module):
             return last
         # Of each description the backward half of the channels, which ends at the first frame.
         half = self.recurrence.output_size // 2
+        if isinstance(self.recurrence, ConvRecurrentStack):
+            half *= self.parts**2
         is_backward = torch.arange(vectors.shape[2], device=vectors.device) // half % 2 == 1
         return torch.where(is_backward, vectors[:, 0], last)
 
 
-def describe(grids: Tensor) -> Tensor:
-    """Return the mean and the maximum of each channel, ``(batch, time, 2 * channels)``.
+def with_differences(frames: Tensor, before: Tensor) -> Tensor:
+    """Return frames with their difference to the one before in further channels.
+
+    Args:
+        frames: ``(batch, time, channels, height, width)``.
+        before: The frame before the first, ``(batch, 1, channels, height, width)``.
+    """
+    numbers = frames.float()
+    previous = torch.cat([before.float(), numbers[:, :-1]], dim=1)
+    return torch.cat([numbers, numbers - previous], dim=2)
+
+
+def describe(grids: Tensor, parts: int) -> Tensor:
+    """Return the mean and the maximum of each channel in each part of a grid.
 
     Args:
         grids: ``(batch, time, channels, rows, columns)``.
+        parts: Parts along each side.
+
+    Returns:
+        ``(batch, time, description_size(channels, parts))``.
     """
-    return torch.cat([grids.mean(dim=(3, 4)), grids.amax(dim=(3, 4))], dim=2)
+    frames = grids.flatten(0, 1)
+    means = nn.functional.adaptive_avg_pool2d(frames, parts)
+    maxima = nn.functional.adaptive_max_pool2d(frames, parts)
+    return torch.cat([means, maxima], dim=1).view(*grids.shape[:2], -1)
+
+
+def description_size(channels: int, parts: int) -> int:
+    """Return how many numbers ``describe`` gives for a frame."""
+    return 2 * channels * parts**2

@@ -123,9 +123,9 @@ def fine_tuning_problems(fine_tune_start: int, fine_tune_learning_rate: float | 
     """Return what is wrong with the options, one sentence each."""
     problems = []
     if fine_tune_start < 0:
-        problems.append(f"fine_tune_start={fine_tune_start} must not be negative.")
+        problems.append(f"--model.fine_tune_start={fine_tune_start} must not be negative.")
     if fine_tune_learning_rate is not None and not fine_tune_learning_rate > 0:
         problems.append(
-            f"fine_tune_learning_rate={fine_tune_learning_rate} must be greater than 0."
+            f"--model.fine_tune_learning_rate={fine_tune_learning_rate} must be greater than 0."
         )
     return problems

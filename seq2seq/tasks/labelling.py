@@ -1,6 +1,7 @@
 """Classification: the shared decoder over a vocabulary of labels."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
@@ -8,9 +9,14 @@ from torch import Tensor, nn
 
 from seq2seq.batches import Batch, Memory, Prediction
 from seq2seq.decoders.base import DecoderOutput
+from seq2seq.decoders.recurrent import Feed, RecurrentDecoder
+from seq2seq.errors import ConfigError
 from seq2seq.losses import SequenceLoss
 from seq2seq.metrics import ClassificationMetric
+from seq2seq.nn.attention import AttentionKind
+from seq2seq.nn.embedding import TokenEmbedding
 from seq2seq.nn.label_output import LabelOutput
+from seq2seq.nn.recurrent import Cell
 from seq2seq.search import Hypothesis, SearchOptions
 from seq2seq.sequences import shift_right
 from seq2seq.tasks.base import SequenceTask
@@ -106,10 +112,6 @@ class LabelTask(SequenceTask):
         probabilities = [each.float().softmax(dim=-1)[..., FIRST_LABEL_ID:] for each in scores]
         return torch.stack(probabilities).mean(dim=0)
 
-    def max_lengths(self, batch: Batch) -> Tensor:
-        """Return the same number of labels for all inputs."""
-        return torch.full((len(batch.indices),), self.label_steps, device=self.device)
-
     def _evaluate(self, batch: Batch, options: SearchOptions) -> list[Prediction]:
         assert batch.target is not None
         with torch.inference_mode():
@@ -125,17 +127,27 @@ class LabelTask(SequenceTask):
 
     @torch.inference_mode()
     def predict_batch(self, batch: Batch, options: SearchOptions) -> list[list[Prediction]]:
-        """Decode a batch into what the user reads; per row the best first."""
+        """Decode a batch into what the user reads; per row the best first.
+
+        Raises:
+            ConfigError: If the options leave a row no label.
+        """
         return self._predict(self.views(batch), batch, options)
 
     def _predict(
         self, views: Sequence[Memory], batch: Batch, options: SearchOptions
     ) -> list[list[Prediction]]:
+        options = replace(options, max_length=self.label_steps, min_length=self.label_steps)
         # A beam that is wider than there are outputs is filled up with impossible ones.
         found = [
             [each for each in hypotheses if self._is_possible(each)]
             for hypotheses in self.search_views(views, batch, options)
         ]
+        if not all(found):
+            raise ConfigError(
+                f"The search may take no label at some of the {self.label_steps} steps. Let "
+                "banned_tokens and no_repeat_ngram leave some."
+            )
         labels = torch.tensor([best.tokens for best, *_ in found], device=self.device)
         posteriors = self.posterior(views, labels).cpu()
         return [
@@ -186,14 +198,52 @@ class LabelTask(SequenceTask):
         return kept
 
 
+def build_label_decoder(
+    num_classes: int,
+    size: int,
+    *,
+    memory_size: int,
+    num_layers: int,
+    cell: Cell,
+    attention: AttentionKind,
+    feed: Feed,
+    dropout: float,
+) -> RecurrentDecoder:
+    """Return a decoder over labels.
+
+    Args:
+        num_classes: Number of labels.
+        size: Width of its state, of embedded labels and of what the output layer reads.
+        memory_size: As the others, of ``RecurrentDecoder``.
+        num_layers: Number of recurrent layers.
+        cell: Kind of recurrent cell.
+        attention: Kind of attention.
+        feed: How the context enters.
+        dropout: Dropout on inputs, between layers and on features.
+    """
+    return RecurrentDecoder(
+        TokenEmbedding(FIRST_LABEL_ID + num_classes, size),
+        LabelOutput(size, num_classes, FIRST_LABEL_ID),
+        input_size=size,
+        feature_size=size,
+        memory_size=memory_size,
+        hidden_size=size,
+        num_layers=num_layers,
+        cell=cell,
+        attention=attention,
+        feed=feed,
+        dropout=dropout,
+    )
+
+
 def label_problems(num_classes: int, label_steps: int, class_weights: str) -> list[str]:
     """Return what is wrong with the options of a ``LabelTask``, one sentence each."""
     problems = []
     if num_classes < 2:
-        problems.append(f"num_classes={num_classes} must be at least 2.")
+        problems.append(f"--data.num_classes={num_classes} must be at least 2.")
     if label_steps < 1:
-        problems.append(f"label_steps={label_steps} must be at least 1.")
+        problems.append(f"--data.label_steps={label_steps} must be at least 1.")
     if class_weights not in get_args(ClassWeights):
         choices = ", ".join(get_args(ClassWeights))
-        problems.append(f"class_weights is {class_weights!r}; choose one of {choices}.")
+        problems.append(f"--model.class_weights is {class_weights!r}; choose one of {choices}.")
     return problems

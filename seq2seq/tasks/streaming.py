@@ -1,6 +1,7 @@
 """Classification of a video while it is still going on."""
 
 from collections.abc import Iterator
+from math import floor
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from seq2seq.tasks.labelling import LabelTask
 from seq2seq.tokenizers import FIRST_LABEL_ID
 from seq2seq.videos import ClipSampling
 from seq2seq.videos.base import EARLY_SECONDS
-from seq2seq.videos.frames import FramePreparation, FrameReader
+from seq2seq.videos.frames import FrameReader
 
 
 class LabelStream:
@@ -23,7 +24,7 @@ class LabelStream:
     Args:
         task: A trained classifier, in evaluation mode.
         encoder: Its encoder.
-        preparation: How it prepares frames.
+        reader: How it reads frames.
         sampling: How it took clips in training.
 
     Raises:
@@ -34,7 +35,7 @@ class LabelStream:
         self,
         task: LabelTask,
         encoder: VideoEncoder,
-        preparation: FramePreparation,
+        reader: FrameReader,
         sampling: ClipSampling,
     ) -> None:
         layers = encoder.recurrence
@@ -46,7 +47,7 @@ class LabelStream:
             )
         self._task = task
         self._encoder = encoder
-        self._preparation = preparation
+        self._reader = reader
         self._sampling = sampling
         self._state: VideoState | None = None
 
@@ -62,7 +63,7 @@ class LabelStream:
             those of a later label given the most probable labels before it.
         """
         task = self._task
-        frame = self._preparation(pixels).unsqueeze(0).to(task.device)
+        frame = self._reader.preparation(pixels).unsqueeze(0).to(task.device)
         memory, self._state = self._encoder.step(frame, self._state)
         labels = torch.full((1, task.label_steps), FIRST_LABEL_ID, device=task.device)
         for step in range(task.label_steps):
@@ -73,8 +74,8 @@ class LabelStream:
     def follow(self, path: Path) -> Iterator[Prediction]:
         """Yield what a video shows, after each of its frames.
 
-        Where training had a steady rate (``dense``), frames are taken at that rate, or as the video
-        has them where it is slower; else all of them are. A broken tail is cut off.
+        Where training had a steady rate (``dense``), the first frame of each interval is taken, and
+        none where the video is slower; else all frames are. A broken tail is cut off.
 
         Args:
             path: The video.
@@ -83,13 +84,14 @@ class LabelStream:
             DataError: If it cannot be read.
         """
         is_steady = self._sampling.sampling == "dense"
-        interval = 1 / self._sampling.frame_rate_hz if is_steady else 0.0
-        due = 0.0
-        with FrameReader(self._preparation, broken_tail="cut").open(path) as video:
+        next_interval = 0
+        with self._reader.open(path) as video:
             for frame in video.iter_frames():
-                if frame.time_seconds >= due - EARLY_SECONDS:
-                    due = max(due + interval, frame.time_seconds)
-                    yield self._present(self.step(frame.pixels), frame.time_seconds)
+                seconds = frame.time_seconds
+                interval = floor((seconds + EARLY_SECONDS) * self._sampling.frame_rate_hz)
+                if not is_steady or interval >= next_interval:
+                    next_interval = interval + 1
+                    yield self._present(self.step(frame.pixels), seconds)
 
     def _present(self, posterior: Tensor, seconds: float) -> Prediction:
         shares, classes = posterior.max(dim=-1)

@@ -2,24 +2,24 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, cast, get_args
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
-from seq2seq.batches import Batch, Memory, VideoInput
-from seq2seq.decoders.recurrent import Feed, RecurrentDecoder, option_problems
+from seq2seq.batches import Batch, Memory, Prediction, VideoInput
+from seq2seq.decoders.recurrent import Feed, option_problems
 from seq2seq.encoders.backbones import normalisation
 from seq2seq.encoders.frames import OWN_NETWORKS, build_frame_network
 from seq2seq.encoders.grid import GridNetwork
-from seq2seq.encoders.video import Positions, Recurrence, VideoEncoder
+from seq2seq.encoders.video import Positions, VideoEncoder, description_size
 from seq2seq.errors import ConfigError, raise_together
+from seq2seq.figures import attention_figure
 from seq2seq.losses import SequenceLoss
 from seq2seq.nn.attention import AttentionKind
 from seq2seq.nn.conv_recurrent import ConvRecurrentStack, FrameNorm
-from seq2seq.nn.embedding import TokenEmbedding
-from seq2seq.nn.label_output import LabelOutput
 from seq2seq.nn.recurrent import Cell, RecurrentStack
 from seq2seq.pictures import PictureGeometry, Resize
 from seq2seq.search import SearchOptions
@@ -29,10 +29,15 @@ from seq2seq.tasks.grid_network import (
     GridNetworkTask,
     fine_tuning_problems,
 )
-from seq2seq.tasks.labelling import ClassWeights, LabelTask, label_problems
+from seq2seq.tasks.labelling import (
+    ClassWeights,
+    LabelTask,
+    build_label_decoder,
+    label_problems,
+)
 from seq2seq.tasks.options import Optimization, TeacherForcing, range_problems
 from seq2seq.tasks.streaming import LabelStream
-from seq2seq.tokenizers import FIRST_LABEL_ID
+from seq2seq.tasks.video_options import frame_problems, recurrence_problems
 from seq2seq.videos import ClipSampling
 from seq2seq.videos.clips import Sampling
 from seq2seq.videos.frames import FramePreparation, FrameReader, VideoPart
@@ -58,6 +63,8 @@ class VideoClassifier(GridNetworkTask, LabelTask):
         image_mean: Mean of the frames, from 0 to 1, for each channel; null for what torchvision
             says of the weights, or for 0.5.
         image_std: Their standard deviation; null likewise, or for 0.25.
+        frame_differences: Let ``none`` and ``small`` see the difference to the frame before, too:
+            what moves, whoever does.
         sampling: Which frames make a clip: ``uniform`` over the video, a random one of each
             ``segment``, or ``dense``, at a steady rate.
         clip_frames: Frames per clip.
@@ -76,7 +83,10 @@ class VideoClassifier(GridNetworkTask, LabelTask):
             ``group`` (of ``conv``).
         checkpoint_steps: Of ``conv``, frames whose activations are computed again in the backward
             pass, which saves memory in long clips; null keeps all.
-        memory_positions: What attention chooses between: ``frames``, or ``cells`` of frames.
+        grid_parts: A frame's grid is described by means and maxima in this many parts along each
+            side: the more, the better it is known where something is.
+        memory_positions: What attention chooses between: ``frames``, or ``cells`` of frames, which
+            need recurrence ``conv``.
         memory_size: Width of the memory.
         decoder_layers: Recurrent layers of the decoder.
         decoder_size: Width of the decoder's state.
@@ -98,6 +108,8 @@ class VideoClassifier(GridNetworkTask, LabelTask):
         decoding: Search in testing and prediction.
         validation_beam_size: Beam size in validation; 1 is greedy search.
         init_from: Checkpoint whose weights a new training starts from.
+        stills_rate_hz: In prediction, the frame rate of folders of frames and of arrays; training
+            takes it from the data module.
 
     Raises:
         ConfigError: If options do not fit together; all problems at once.
@@ -121,6 +133,7 @@ class VideoClassifier(GridNetworkTask, LabelTask):
         image_channels: int = 3,
         image_mean: list[float] | None = None,
         image_std: list[float] | None = None,
+        frame_differences: bool = False,
         sampling: str = "segment",
         clip_frames: int = 16,
         frame_rate_hz: float = 15.0,
@@ -135,6 +148,7 @@ class VideoClassifier(GridNetworkTask, LabelTask):
         peepholes: bool = False,
         norm: str = "none",
         checkpoint_steps: int | None = None,
+        grid_parts: int = 1,
         memory_positions: str = "frames",
         memory_size: int = 128,
         decoder_layers: int = 1,
@@ -154,6 +168,7 @@ class VideoClassifier(GridNetworkTask, LabelTask):
         decoding: SearchOptions = SearchOptions(),  # noqa: B008
         validation_beam_size: int = 1,
         init_from: str | None = None,
+        stills_rate_hz: float = 25.0,
     ) -> None:
         frame_widths = [16, 32, 64] if frame_widths is None else frame_widths
         problems = option_problems(
@@ -168,6 +183,7 @@ class VideoClassifier(GridNetworkTask, LabelTask):
         problems += range_problems(
             {
                 "encoder_layers": encoder_layers,
+                "grid_parts": grid_parts,
                 "hidden_size": hidden_size,
                 "memory_size": memory_size,
                 "validation_beam_size": validation_beam_size,
@@ -176,9 +192,15 @@ class VideoClassifier(GridNetworkTask, LabelTask):
         )
         problems += label_problems(num_classes, label_steps, class_weights)
         problems += fine_tuning_problems(fine_tune_start, fine_tune_learning_rate)
-        problems += _video_problems(
-            recurrence, norm, image_channels, image_mean, image_std, frame_network, mixup
-        )
+        problems += recurrence_problems(recurrence, norm, memory_positions, attention)
+        problems += frame_problems(frame_network, image_channels, image_mean, image_std)
+        if frame_differences and frame_network not in OWN_NETWORKS:
+            problems.append(
+                f"--model.frame_differences is for frame_network none or small: {frame_network} "
+                "was made for pictures. Set it to false."
+            )
+        if mixup < 0:
+            problems.append(f"--model.mixup={mixup} must not be negative.")
         try:
             geometry = PictureGeometry(image_size, cast(Resize, image_resize), image_crop_share)
         except ConfigError as error:
@@ -216,6 +238,7 @@ class VideoClassifier(GridNetworkTask, LabelTask):
         self.preparation = FramePreparation(geometry, image_channels)
         self.sampling = clip_sampling
         self.mixup = mixup
+        self.stills_rate_hz = stills_rate_hz
         network = build_frame_network(
             frame_network,
             widths=frame_widths,
@@ -223,6 +246,7 @@ class VideoClassifier(GridNetworkTask, LabelTask):
             image_size=image_size,
             mean=image_mean,
             std=image_std,
+            differences=frame_differences,
             fine_tune_from=fine_tune_from,
             fine_tune_statistics=fine_tune_statistics,
         )
@@ -244,7 +268,7 @@ class VideoClassifier(GridNetworkTask, LabelTask):
         elif recurrence == "vector":
             layers = RecurrentStack(
                 cast(Cell, cell),
-                2 * network.channels,
+                description_size(network.channels, grid_parts),
                 hidden_size,
                 encoder_layers,
                 bidirectional=bidirectional,
@@ -255,16 +279,15 @@ class VideoClassifier(GridNetworkTask, LabelTask):
             network,
             layers,
             memory_size=memory_size,
+            parts=grid_parts,
+            differences=frame_differences,
             positions=cast(Positions, memory_positions),
             dropout=dropout,
         )
-        self.decoder = RecurrentDecoder(
-            TokenEmbedding(FIRST_LABEL_ID + num_classes, decoder_size),
-            LabelOutput(decoder_size, num_classes, FIRST_LABEL_ID),
-            input_size=decoder_size,
-            feature_size=decoder_size,
+        self.decoder = build_label_decoder(
+            num_classes,
+            decoder_size,
             memory_size=memory_size,
-            hidden_size=decoder_size,
             num_layers=decoder_layers,
             cell=cast(Cell, cell),
             attention=cast(AttentionKind, attention),
@@ -282,8 +305,9 @@ class VideoClassifier(GridNetworkTask, LabelTask):
 
     def input_settings(self) -> dict[str, Any]:
         """Return how frames are prepared."""
+        settings = self.preparation.settings().items()
         return {
-            **self.preparation.settings(),
+            **{f"image_{name}": value for name, value in settings},
             "image_mean": list(self.hparams["image_mean"]),
             "image_std": list(self.hparams["image_std"]),
         }
@@ -298,6 +322,8 @@ class VideoClassifier(GridNetworkTask, LabelTask):
         data = getattr(self.trainer, "datamodule", None)
         if data is None:
             return
+        if stage == "fit":
+            self.stills_rate_hz = self.hparams["stills_rate_hz"] = data.stills_rate_hz
         network = self.grid_network
         if data.cache_features and (network is None or network.can_fine_tune):
             raise ConfigError(
@@ -316,8 +342,7 @@ class VideoClassifier(GridNetworkTask, LabelTask):
         Raises:
             DataError: If it cannot be read.
         """
-        reader = FrameReader(self.preparation, broken_tail="cut")
-        return reader.read_clips(VideoPart(Path(item)), self.sampling.evaluation_times)
+        return self._reader().read_clips(VideoPart(Path(item)), self.sampling.evaluation_times)
 
     def item_length(self, item: str) -> int:  # noqa: ARG002
         """Return the same for all: their clips are alike."""
@@ -374,31 +399,22 @@ class VideoClassifier(GridNetworkTask, LabelTask):
             ConfigError: If the classifier needs the whole video: with attention, or reading in two
                 directions.
         """
-        return LabelStream(self, self.encoder, self.preparation, self.sampling)
+        return LabelStream(self, self.encoder, self._reader(), self.sampling)
 
+    def figure(self, batch: Batch, prediction: Prediction) -> Figure | None:
+        """Draw which frames each label attended to; None where a prediction kept no attention.
 
-def _video_problems(
-    recurrence: str,
-    norm: str,
-    channels: int,
-    mean: list[float] | None,
-    std: list[float] | None,
-    frame_network: str,
-    mixup: float,
-) -> list[str]:
-    problems = []
-    if recurrence not in get_args(Recurrence):
-        choices = ", ".join(get_args(Recurrence))
-        problems.append(f"recurrence is {recurrence!r}; choose one of {choices}.")
-    if recurrence == "vector" and norm == "group":
-        problems.append("norm 'group' is for recurrence 'conv'. Choose 'layer' or 'none'.")
-    if channels not in (1, 3):
-        problems.append(f"image_channels={channels} cannot be: choose 3 for colour, 1 for grey.")
-    if channels == 1 and frame_network not in OWN_NETWORKS:
-        problems.append(f"{frame_network} sees colours: set image_channels to 3.")
-    for option, values in (("image_mean", mean), ("image_std", std)):
-        if values is not None and len(values) != channels:
-            problems.append(f"{option} has {len(values)} values; give one for each channel.")
-    if mixup < 0:
-        problems.append(f"mixup={mixup} must not be negative.")
-    return problems
+        Args:
+            batch: The video alone.
+            prediction: What was decoded from it; its attention is that of the first clip.
+        """
+        if prediction.attention is None:
+            return None
+        time = batch.inputs.frames.shape[2]
+        labels = len(prediction.attention)
+        weights = prediction.attention.view(labels, time, -1).sum(dim=2)  # over a frame's cells
+        frames = [str(number) for number in range(1, time + 1)]
+        return attention_figure(prediction._replace(attention=weights, source_tokens=frames))
+
+    def _reader(self) -> FrameReader:
+        return FrameReader(self.preparation, self.stills_rate_hz, broken_tail="cut")

@@ -1,6 +1,7 @@
 """Videos without time stamps: folders of pictures, and arrays."""
 
 import math
+import threading
 import zipfile
 from abc import abstractmethod
 from collections.abc import Generator
@@ -20,6 +21,9 @@ from seq2seq.videos.base import EARLY_SECONDS, Pending, Video
 from seq2seq.videos.find import find_frames
 
 _NPZ_NAME = "frames"
+# NumPy parses the header as Python, which in several threads at once fails now and then in Python
+# 3.11 (SystemError: AST constructor recursion depth mismatch).
+_LOADING = threading.Lock()
 
 
 class _Stills(Video):

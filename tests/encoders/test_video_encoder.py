@@ -3,7 +3,7 @@ import torch
 
 from seq2seq.batches import VideoInput
 from seq2seq.encoders.frames import RawFrames, SmallNetwork, build_frame_network
-from seq2seq.encoders.video import VideoEncoder, describe
+from seq2seq.encoders.video import VideoEncoder, describe, with_differences
 from seq2seq.errors import ConfigError
 from seq2seq.nn.conv_recurrent import ConvRecurrentStack
 from seq2seq.nn.recurrent import RecurrentStack
@@ -14,8 +14,8 @@ RECURRENCES = {
     "conv": lambda: ConvRecurrentStack("lstm", 16, 8),
     "conv, two layers with a stride": lambda: ConvRecurrentStack("gru", 16, 8, 2, strides=[1, 2]),
     "conv, both directions": lambda: ConvRecurrentStack("gru", 16, 8, 2, bidirectional=True),
-    "vector": lambda: RecurrentStack("lstm", 32, 7),
-    "vector, both directions": lambda: RecurrentStack("gru", 32, 7, bidirectional=True),
+    "vector": lambda: RecurrentStack("lstm", 128, 7),
+    "vector, both directions": lambda: RecurrentStack("gru", 128, 7, bidirectional=True),
     "none": lambda: None,
 }
 FORWARD = [name for name in RECURRENCES if "both" not in name]
@@ -23,8 +23,11 @@ FORWARD = [name for name in RECURRENCES if "both" not in name]
 
 def encoder(recurrence, **options):
     torch.manual_seed(1)
-    network = SmallNetwork(1, [0.5], [0.25], [8, 16])
-    return VideoEncoder(network, RECURRENCES[recurrence](), memory_size=MEMORY, **options).eval()
+    channels = 2 if options.get("differences") else 1
+    network = SmallNetwork(channels, [0.5] * channels, [0.25] * channels, [8, 16])
+    return VideoEncoder(
+        network, RECURRENCES[recurrence](), memory_size=MEMORY, parts=2, **options
+    ).eval()
 
 
 @pytest.fixture
@@ -49,9 +52,10 @@ def test_padding_and_other_clips_change_nothing(name, clips):
         torch.testing.assert_close(alone.values[0], memory.values[row, :length])
 
 
+@pytest.mark.parametrize("differences", [False, True])
 @pytest.mark.parametrize("name", FORWARD)
-def test_a_stream_sees_what_the_whole_clip_shows(name, clips):
-    model = encoder(name)
+def test_a_stream_sees_what_the_whole_clip_shows(name, clips, differences):
+    model = encoder(name, differences=differences)
     state = None
     for step in range(TIME):
         frame = clips.frames[:, 0, step]
@@ -112,6 +116,7 @@ def test_features_in_place_of_frames_give_the_same_memory():
         image_size=32,
         mean=[0.5] * 3,
         std=[0.25] * 3,
+        differences=False,
         fine_tune_from=None,
         fine_tune_statistics=False,
     )
@@ -131,9 +136,16 @@ def test_pixels_are_scaled_by_the_given_mean_and_deviation():
     assert network(frames).flatten().tolist() == [-2, 2]
 
 
-def test_a_grid_is_described_by_its_mean_and_maximum():
+def test_a_frame_comes_with_what_changed_since_the_one_before():
+    frames = torch.tensor([10, 30, 25], dtype=torch.uint8).view(1, 3, 1, 1, 1)
+    before = torch.tensor([9], dtype=torch.uint8).view(1, 1, 1, 1, 1)
+    assert with_differences(frames, before).flatten(1).tolist() == [[10, 1, 30, 20, 25, -5]]
+
+
+def test_a_grid_is_described_by_means_and_maxima_of_its_parts():
     grids = torch.tensor([[1.0, 2.0], [3.0, 6.0]]).view(1, 1, 1, 2, 2)
-    assert describe(grids).tolist() == [[[3.0, 6.0]]]
+    assert describe(grids, 1).tolist() == [[[3.0, 6.0]]]
+    assert describe(grids, 2).tolist() == [[[1.0, 2.0, 3.0, 6.0] * 2]]
 
 
 @pytest.mark.parametrize("widths", [[], [8, 12], [0]])

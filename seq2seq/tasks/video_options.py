@@ -1,0 +1,48 @@
+"""What the options of a video classifier may be."""
+
+from typing import get_args
+
+from seq2seq.encoders.frames import OWN_NETWORKS
+from seq2seq.encoders.video import Positions, Recurrence
+from seq2seq.nn.conv_recurrent import FrameNorm
+
+
+def recurrence_problems(recurrence: str, norm: str, positions: str, attention: str) -> list[str]:
+    """Return what is wrong with the options of the encoder, one sentence each."""
+    options = {
+        "recurrence": (recurrence, Recurrence),
+        "norm": (norm, FrameNorm),
+        "memory_positions": (positions, Positions),
+    }
+    problems = [
+        f"--model.{name} is {value!r}; choose one of {', '.join(get_args(kind))}."
+        for name, (value, kind) in options.items()
+        if value not in get_args(kind)
+    ]
+    if recurrence == "vector" and norm == "group":
+        problems.append("--model.norm group is for recurrence conv. Choose layer or none.")
+    if positions == "cells" and (recurrence != "conv" or attention == "none"):
+        problems.append(
+            "--model.memory_positions cells is for recurrence conv with an attention, which "
+            "chooses between cells. Choose frames."
+        )
+    return problems
+
+
+def frame_problems(
+    network: str, channels: int, mean: list[float] | None, std: list[float] | None
+) -> list[str]:
+    """Return what is wrong with the options of the frames, one sentence each."""
+    problems = []
+    if channels not in (1, 3):
+        problems.append(
+            f"--model.image_channels={channels} cannot be: choose 3 for colour, 1 for grey."
+        )
+    if channels == 1 and network not in OWN_NETWORKS:
+        problems.append(f"{network} sees colours: set image_channels to 3.")
+    for option, values in (("image_mean", mean), ("image_std", std)):
+        if values is not None and len(values) != channels:
+            problems.append(
+                f"--model.{option} has {len(values)} values; give one for each channel."
+            )
+    return problems
