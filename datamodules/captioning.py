@@ -166,6 +166,7 @@ class CaptionDataModule(SequenceDataModule):
         self._splits: dict[str, list[CaptionedPicture]] = {}
         self._geometry = PictureGeometry()
         self._features: Callable[[PictureFiles, Path], FeatureArray] | None = None
+        self._must_mix = False
         raise_together(list(self._problems()), ConfigError, "The data options cannot work:")
 
     def prepare_data(self) -> None:
@@ -207,6 +208,8 @@ class CaptionDataModule(SequenceDataModule):
         self,
         geometry: PictureGeometry,
         features: Callable[[PictureFiles, Path], FeatureArray] | None,
+        *,
+        must_mix: bool = False,
     ) -> None:
         """Prepare pictures as a network wants them.
 
@@ -214,8 +217,10 @@ class CaptionDataModule(SequenceDataModule):
             geometry: How they become squares.
             features: What gives the network's features of pictures, from the cache folder that is
                 its second argument; None to give the pictures themselves.
+            must_mix: Whether training batches must not be of pictures with like captions.
         """
         self._geometry = geometry
+        self._must_mix = must_mix
         self._features = features
 
     def train_dataloader(self) -> ResumableLoader[CaptionExample]:
@@ -272,8 +277,12 @@ class CaptionDataModule(SequenceDataModule):
             self.captions_per_picture if is_training else None,
             self.seed,
         )
-        # Pictures whose longest captions are alike share a batch: little is spent on padding.
+        # Pictures whose longest captions are alike share a batch: little is spent on padding. But
+        # they are alike themselves, and a network that learns from the statistics of such batches
+        # does not work with those of all pictures.
         lengths = np.array([max(map(len, ids)) for ids in tokens])
+        if is_training and self._must_mix:
+            lengths = np.full_like(lengths, self.max_caption_length)
         batch_size = self.batch_size if is_training else self.eval_batch_size
         sampler = BucketBatchSampler(
             lengths,

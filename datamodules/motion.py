@@ -9,8 +9,6 @@ at frames one by one, or at all of them in any order, is at chance.
 
 import csv
 import io
-import json
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -18,8 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from datamodules.generated import make_folder, replace_file, write_once
 from datamodules.video import VideoDataModule
-from seq2seq.errors import DataError
 
 Pixels = NDArray[np.uint8]
 Numbers = NDArray[np.int64]
@@ -56,7 +54,6 @@ _RADII = (2.5, 4.5)  # pixels
 
 # Part of what decides whether files are made anew: raise it when clips or labels change.
 _GENERATION = 1
-_RECORD = "settings.json"
 _TABLE = "clips.csv"
 # They take 16 KB each.
 _MAX_CLIPS = 100_000
@@ -212,51 +209,28 @@ class MotionDataModule(VideoDataModule):
             DataError: If ``root`` cannot be written.
         """
         settings = {"generation": _GENERATION, "seed": self.seed}
-        record = json.dumps(settings | self.counts).encode()
-        try:
-            if not self._is_written(record):
-                self._write_splits()
-                # Last, so that an interrupted run is not taken for a finished one.
-                _replace(self.folder / _RECORD, record)
-        except OSError as error:
-            raise DataError(
-                f"{self.folder}: the clips cannot be written ({error.strerror}). "
-                "Set --data.root to a folder that you may write to."
-            ) from error
-        super().prepare_data()
-
-    def _is_written(self, record: bytes) -> bool:
-        try:
-            recorded = (self.folder / _RECORD).read_bytes()
-        except FileNotFoundError:
-            return False
         names = [_TABLE, *(name for split in self.counts for name in self._clips_of(split))]
-        return recorded == record and all((self.folder / name).is_file() for name in names)
+        write_once(self.folder, settings | self.counts, names, self._write_splits, what="clips")
+        super().prepare_data()
 
     def _clips_of(self, split: str) -> list[str]:
         return [f"{split}/clip-{number:05}.npy" for number in range(self.counts[split])]
 
     def _write_splits(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / _RECORD).unlink(missing_ok=True)
         table = io.StringIO()
         rows = csv.writer(table, lineterminator="\n")
         rows.writerow(["path", "label", "split"])
         for place, split in enumerate(self.counts):
             names = self._clips_of(split)
-            (self.folder / split).mkdir(exist_ok=True)
-            # Of an earlier run with more clips: a folder given to predict must not hold them.
-            for path in (self.folder / split).glob("clip-*.npy"):
-                if f"{split}/{path.name}" not in names:
-                    path.unlink(missing_ok=True)
+            make_folder(self.folder, names, "clip-*.npy")
             for number, name in enumerate(names):
                 label = LABELS[number % len(LABELS)]
                 generator = np.random.default_rng((self.seed, place, number))
                 content = io.BytesIO()
                 np.save(content, generate_clip(label, generator))
-                _replace(self.folder / name, content.getvalue())
+                replace_file(self.folder / name, content.getvalue())
                 rows.writerow([name, " ".join(label), split])
-        _replace(self.folder / _TABLE, table.getvalue().encode())
+        replace_file(self.folder / _TABLE, table.getvalue().encode())
 
     def _problems(self) -> Iterator[str]:
         """Yield what is wrong with the options, one sentence each."""
@@ -278,11 +252,3 @@ class MotionDataModule(VideoDataModule):
                 "--data.train_count, --data.val_count and --data.test_count must be 1 or more, "
                 f"and {_MAX_CLIPS:,} or less together."
             )
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file at one go: another machine may be reading the one that is there."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as partial:
-        partial.write(content)
-    Path(partial.name).chmod(0o644)
-    Path(partial.name).replace(path)

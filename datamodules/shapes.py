@@ -1,13 +1,12 @@
 """Generated pictures for a first captioner without a download: coloured shapes, and what they say.
 
-A scene is one shape, two different ones side by side, two to four of a kind, or some of a kind and
-another one. Captions of the second name left and right, those of the last two a number.
+A scene is one shape, two different ones side by side, or two to four of a kind. Captions of the
+second sort name left and right, those of the last one a number.
 """
 
 import io
 import json
 import random
-import tempfile
 from collections.abc import Callable, Iterator
 from math import ceil
 from pathlib import Path
@@ -17,7 +16,7 @@ from PIL import Image, ImageDraw
 
 from datamodules.base import option_problems
 from datamodules.captioning import CaptionDataModule
-from seq2seq.errors import DataError
+from datamodules.generated import make_folder, replace_file, write_once
 
 COLOURS = {
     "red": (225, 45, 40),
@@ -46,8 +45,7 @@ _CORNERS = {
 }
 
 # Part of what decides whether files are made anew: raise it when scenes or captions change.
-_GENERATION = 1
-_RECORD = "settings.json"
+_GENERATION = 2
 _CAPTIONS = "captions.jsonl"
 # A third of them are single shapes, of which there are seven hundred thousand.
 _MAX_PICTURES = 100_000
@@ -91,7 +89,7 @@ _Content = tuple[tuple[Shape, ...], tuple[str, ...]]
 
 
 def generate_scenes(count: int, seed: int) -> list[Scene]:
-    """Return scenes, a quarter of each sort.
+    """Return scenes, a third of each sort.
 
     Args:
         count: How many; no two have the same shapes in the same places.
@@ -259,49 +257,26 @@ class ShapesDataModule(CaptionDataModule):
             DataError: If ``root`` cannot be written.
         """
         settings = {"generation": _GENERATION, "seed": self.seed, "size": self.picture_size}
-        record = json.dumps(settings | self.counts).encode()
-        try:
-            if not self._is_written(record):
-                self._write_splits()
-                # Last, so that an interrupted run is not taken for a finished one.
-                _replace(self.root / _RECORD, record)
-        except OSError as error:
-            raise DataError(
-                f"{self.root}: the pictures cannot be written ({error.strerror}). "
-                "Set --data.root to a folder that you may write to."
-            ) from error
-        super().prepare_data()
-
-    def _is_written(self, record: bytes) -> bool:
-        try:
-            recorded = (self.root / _RECORD).read_bytes()
-        except FileNotFoundError:
-            return False
         names = [_CAPTIONS, *(name for split in self.counts for name in self._pictures_of(split))]
-        return recorded == record and all((self.root / name).is_file() for name in names)
+        write_once(self.root, settings | self.counts, names, self._write_splits, what="pictures")
+        super().prepare_data()
 
     def _pictures_of(self, split: str) -> list[str]:
         return [f"{split}/scene-{number:05}.png" for number in range(self.counts[split])]
 
     def _write_splits(self) -> None:
-        self.root.mkdir(parents=True, exist_ok=True)
-        (self.root / _RECORD).unlink(missing_ok=True)
         scenes = iter(generate_scenes(sum(self.counts.values()), self.seed))
         lines = []
         for split in self.counts:
             names = self._pictures_of(split)
-            (self.root / split).mkdir(exist_ok=True)
-            # Of an earlier run with more pictures: a folder given to predict must not hold them.
-            for path in (self.root / split).glob("scene-*.png"):
-                if f"{split}/{path.name}" not in names:
-                    path.unlink(missing_ok=True)
+            make_folder(self.root, names, "scene-*.png")
             for name, scene in zip(names, scenes, strict=False):
                 png = io.BytesIO()
                 draw_scene(scene, self.picture_size).save(png, "png")
-                _replace(self.root / name, png.getvalue())
+                replace_file(self.root / name, png.getvalue())
                 lines.append({"image": name, "split": split, "captions": scene.captions})
         content = "".join(f"{json.dumps(line)}\n" for line in lines)
-        _replace(self.root / _CAPTIONS, content.encode())
+        replace_file(self.root / _CAPTIONS, content.encode())
 
     def _problems(self) -> Iterator[str]:
         """Yield what is wrong with the options, one sentence each."""
@@ -312,11 +287,3 @@ class ShapesDataModule(CaptionDataModule):
                 "--data.train_count, --data.val_count and --data.test_count must be 1 or more, "
                 f"and {_MAX_PICTURES:,} or less together."
             )
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file at one go: another machine may be reading the one that is there."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as partial:
-        partial.write(content)
-    Path(partial.name).chmod(0o644)
-    Path(partial.name).replace(path)

@@ -1,14 +1,12 @@
 """Generated text for a first run without a download: dates as people write them."""
 
 import datetime
-import json
 import random
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 
+from datamodules.generated import replace_file, write_once
 from datamodules.translation import TranslationDataModule
-from seq2seq.errors import ConfigError, DataError
+from seq2seq.errors import ConfigError
 from seq2seq.tokenizers import Normalization, TokenizerType
 
 _MONTHS = (
@@ -20,7 +18,6 @@ _FIRST_DAY = datetime.date(1900, 1, 1)
 _LAST_DAY = datetime.date(2099, 12, 31)
 # Part of what decides whether files are made anew: raise it when the styles change.
 _GENERATION = 1
-_RECORD = "settings.json"
 # Half of what can be written in all these styles: the search for the rest would grow long.
 _MAX_PAIRS = 1_000_000
 
@@ -155,45 +152,17 @@ class DatesDataModule(TranslationDataModule):
         Raises:
             DataError: If ``root`` cannot be written.
         """
-        settings = json.dumps({"generation": _GENERATION, "seed": self.seed, **self.counts})
-        try:
-            if not self._is_written(settings):
-                self._write_splits()
-                # Last, so that an interrupted run is not taken for a finished one.
-                _replace(self.root / _RECORD, settings)
-        except OSError as error:
-            raise DataError(
-                f"{self.root}: the dates cannot be written ({error.strerror}). "
-                "Set --data.root to a folder that you may write to."
-            ) from error
+        settings = {"generation": _GENERATION, "seed": self.seed, **self.counts}
+        write_once(self.root, settings, self._files(), self._write_splits, what="dates")
         super().prepare_data()
-
-    def _is_written(self, settings: str) -> bool:
-        try:
-            recorded = (self.root / _RECORD).read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return False
-        return recorded == settings and all((self.root / name).is_file() for name in self._files())
 
     def _files(self) -> list[str]:
         return [f"{split}.{side}" for split in self.counts for side in (self.source, self.target)]
 
     def _write_splits(self) -> None:
-        self.root.mkdir(parents=True, exist_ok=True)
-        (self.root / _RECORD).unlink(missing_ok=True)
         pairs = generate_dates(sum(self.counts.values()), self.seed)
         for split, count in self.counts.items():
             chosen, pairs = pairs[:count], pairs[count:]
             for column, side in enumerate((self.source, self.target)):
                 lines = "".join(f"{pair[column]}\n" for pair in chosen)
-                _replace(self.root / f"{split}.{side}", lines)
-
-
-def _replace(path: Path, content: str) -> None:
-    """Write a file at one go: another machine may be reading the one that is there."""
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", newline="\n", dir=path.parent, prefix=".", delete=False
-    ) as partial:
-        partial.write(content)
-    Path(partial.name).chmod(0o644)
-    Path(partial.name).replace(path)
+                replace_file(self.root / f"{split}.{side}", lines.encode())

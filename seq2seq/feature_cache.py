@@ -40,7 +40,7 @@ class Pictures(Protocol):
 
 
 class Extractor(Protocol):
-    """What makes features of pictures; an ``ImageEncoder`` does."""
+    """What makes features of pictures; a ``GridNetwork`` does."""
 
     def extract(self, pictures: Tensor) -> Tensor:
         """Return features ``(batch, cells, channels)`` of pictures uint8."""
@@ -69,6 +69,11 @@ class FeatureArray:
             found = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
             self._array: NDArray[np.float16] = np.load(folder / _ARRAY, mmap_mode="r")
         except (OSError, ValueError, EOFError) as error:
+            if not folder.exists():
+                raise DataError(
+                    f"{folder} is missing. With several machines, set --data.cache_dir to a folder "
+                    "that all of them share."
+                ) from error
             raise DataError(
                 f"{folder} is damaged ({error}). Delete this folder: it is made anew."
             ) from error

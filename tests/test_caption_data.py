@@ -103,6 +103,21 @@ def test_a_file_without_splits_is_divided_at_random(tmp_path, kind):
     assert sorted(other.training_references()) != sorted(data.training_references())
 
 
+def test_batches_mix_lengths_where_their_statistics_matter(root):
+    def largest_spread(must_mix):
+        """Return by how many words captions of a batch may differ, going by some orders."""
+        found = []
+        for seed in range(5):
+            data = prepared(root, batch_size=2, seed=seed)
+            data.show_to(GEOMETRY, None, must_mix=must_mix)
+            for batch in data.train_dataloader():
+                longest = [max(len(text.split()) for text in each) for each in batch.references]
+                found.append(max(longest) - min(longest))
+        return max(found)
+
+    assert largest_spread(must_mix=False) < largest_spread(must_mix=True)
+
+
 def test_splits_can_be_joined(root):
     data = shown(root, train="train+restval")
     assert len(data.training_references()) == 7

@@ -151,6 +151,12 @@ def test_damaged_features_are_refused(tmp_path, encoder, paths, damage):
         FeatureArray(folder, settings)
 
 
+def test_features_that_another_machine_has_are_missing(tmp_path, encoder, paths):
+    settings = settings_of(encoder, PictureFiles(paths, GEOMETRY))
+    with pytest.raises(DataError, match=r"is missing\. With several machines, set --data\.cache_"):
+        FeatureArray(feature_folder(tmp_path, settings), settings)
+
+
 def test_features_of_something_else_are_refused(tmp_path, encoder, paths):
     settings = settings_of(encoder, PictureFiles(paths, GEOMETRY))
     cached(tmp_path, encoder, paths)

@@ -106,7 +106,7 @@ def test_every_option_of_the_main_command_exists() -> None:
     package = import_module("datamodules")
     known = {
         f"data.{name}"
-        for module in ("TranslationDataModule", "CaptionDataModule")
+        for module in ("TranslationDataModule", "CaptionDataModule", "VideoDataModule")
         for name in inspect.signature(getattr(package, module)).parameters
     }
     for command in ("fit", "test"):

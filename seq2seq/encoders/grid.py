@@ -31,6 +31,7 @@ class GridNetwork(nn.Module):
         layer: Name of the layer that gives the grid.
         channels: Width of the network's grid cells.
         grid: Rows and columns of the network's grid.
+        follows_statistics: Whether batch norm in layers that learn follows the batches.
         is_fine_tuning: Whether the layers to be fine-tuned do learn; else they are frozen, too.
 
     Raises:
@@ -59,7 +60,7 @@ class GridNetwork(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
         self.is_fine_tuning = False
-        self._fine_tune_statistics = fine_tune_statistics
+        self.follows_statistics = fine_tune_statistics
         self._tuned: dict[str, nn.Module] = {}
         if fine_tune_from is not None:
             self._tuned = dict(layers_from(self.backbone, fine_tune_from))
@@ -88,7 +89,7 @@ class GridNetwork(nn.Module):
         self.backbone.train(mode and self.is_fine_tuning)
         for name, module in self.backbone.named_modules():
             is_frozen = not any(module.children()) and name not in self._tuned
-            keeps_statistics = isinstance(module, _BatchNorm) and not self._fine_tune_statistics
+            keeps_statistics = isinstance(module, _BatchNorm) and not self.follows_statistics
             if name and (is_frozen or keeps_statistics):
                 module.eval()
         return self

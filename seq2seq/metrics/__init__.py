@@ -3,6 +3,7 @@
 from seq2seq.metrics.captions import CaptionMetric, CaptionScores
 from seq2seq.metrics.cider import CiderD
 from seq2seq.metrics.classification import ClassificationMetric, ClassScores
+from seq2seq.metrics.loss import CorpusLoss
 from seq2seq.metrics.text import CorpusTextMetric, TextScores
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "CiderD",
     "ClassScores",
     "ClassificationMetric",
+    "CorpusLoss",
     "CorpusTextMetric",
     "TextScores",
 ]

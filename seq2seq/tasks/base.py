@@ -9,7 +9,6 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from matplotlib.figure import Figure
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
 
 from seq2seq.batches import Batch, Memory, Prediction
 from seq2seq.decoders.base import DecoderOutput, DecodingState, ViewStates, average_scores
@@ -17,6 +16,7 @@ from seq2seq.decoders.forcing import decode_target, teacher_forcing_ratio
 from seq2seq.decoders.recurrent import RecurrentDecoder
 from seq2seq.figures import attention_figure
 from seq2seq.losses import SequenceLoss, sequence_cross_entropy
+from seq2seq.metrics import CorpusLoss
 from seq2seq.optim import ParameterGroup, build_optimizer, build_schedules
 from seq2seq.search import Hypothesis, SearchOptions, StepResult, search
 from seq2seq.tasks.options import Optimization, TeacherForcing
@@ -85,8 +85,8 @@ class SequenceTask(PortableTask):
             decoding, method="beam", beam_size=validation_beam_size, n_best=1
         )
         self.signatures: dict[str, str] = {}
-        # Not Lightning's own mean: over an odd number of tokens on two ranks, that is wrong.
-        self._evaluation_loss = MeanMetric()
+        # Not Lightning's own mean: that counts twice what two ranks have seen.
+        self._evaluation_loss = CorpusLoss()
 
     # What a subclass says.
 
@@ -278,7 +278,8 @@ class SequenceTask(PortableTask):
 
     def _evaluate(self, batch: Batch, options: SearchOptions) -> list[Prediction]:
         loss = self.compute_loss(batch)
-        self._evaluation_loss.update(loss.negative_log_likelihood / loss.tokens, loss.tokens)
+        mean = loss.negative_log_likelihood / loss.tokens
+        self._evaluation_loss.update(mean, loss.tokens, batch.indices)
         predictions = [best for best, *_ in self.predict_batch(batch, options)]
         self.update_metrics(batch, predictions)
         return predictions

@@ -42,8 +42,9 @@ class Captioner(GridNetworkTask, SelfCriticalTask):
         backbone_layer: Layer of it that gives the grid of features; null for its last grid. An
             earlier one has a finer grid.
         backbone_weights: torchvision's name of weights (``DEFAULT``), or the path of a file with a
-            state dictionary of the whole network; null to train it from scratch. Needed for
-            training only: a checkpoint has its own.
+            state dictionary of the whole network; null for none, where ``init_from`` brings them
+            or, with ``fine_tune_from: all``, it is trained from scratch. Needed for training only:
+            a checkpoint has its own.
         image_size: Side of the pictures that the network sees, in pixels.
         image_resize: ``crop`` the middle of a picture, ``squash`` it to a square, or ``pad`` it.
         image_crop_share: Share of a picture's shorter side that ``crop`` keeps.
@@ -77,7 +78,8 @@ class Captioner(GridNetworkTask, SelfCriticalTask):
             (arXiv:1502.03044, section 4.2.1); 0 for none.
         optimization: Optimiser, learning rate and its schedule.
         teacher_forcing: How often the decoder reads the target while it learns.
-        self_critical: Training on the CIDEr-D of sampled captions, as a second stage.
+        self_critical: Training on the CIDEr-D of sampled captions, as a second stage; without
+            ``label_smoothing`` and ``attention_penalty``.
         decoding: Search in testing and prediction.
         validation_beam_size: Beam size in validation; 1 is greedy search.
         init_from: Checkpoint whose weights a new training starts from.
@@ -233,7 +235,7 @@ class Captioner(GridNetworkTask, SelfCriticalTask):
     def input_settings(self) -> dict[str, Any]:
         """Return how pictures are prepared."""
         return {
-            **self.geometry.settings(),
+            **{f"image_{name}": value for name, value in self.geometry.settings().items()},
             "image_mean": list(self.hparams["image_mean"]),
             "image_std": list(self.hparams["image_std"]),
         }
@@ -253,7 +255,11 @@ class Captioner(GridNetworkTask, SelfCriticalTask):
                 "--data.cache_features keeps features that --model.fine_tune_from would change. "
                 "Set one of them to false or null."
             )
-        data.show_to(self.geometry, self.cached_features if data.cache_features else None)
+        data.show_to(
+            self.geometry,
+            self.cached_features if data.cache_features else None,
+            must_mix=self.encoder.follows_statistics,
+        )
 
     def load_item(self, item: str) -> Tensor:
         """Return the picture as the network sees it, uint8 ``(3, size, size)``.

@@ -1,5 +1,6 @@
 """Tasks that look through a network of torchvision, frozen or fine-tuned."""
 
+import logging
 from abc import abstractmethod
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from seq2seq.feature_cache import (
 )
 from seq2seq.optim import ParameterGroup
 from seq2seq.tasks.base import SequenceTask
+
+_log = logging.getLogger(__name__)
 
 NETWORK_NOT_SAVED = (
     "backbone_weights",
@@ -64,9 +67,16 @@ class GridNetworkTask(SequenceTask):
             ConfigError: If the backbone's do not fit.
             CheckpointError: If the task's do not.
         """
-        network, weights = self.grid_network, self.backbone_weights
-        if network is not None and weights is not None and self.init_from is None:
-            network.load_weights(weights)
+        network = self.grid_network
+        if network is not None and self.init_from is None:
+            if self.backbone_weights is not None:
+                network.load_weights(self.backbone_weights)
+            elif not network.can_fine_tune:
+                _log.warning(
+                    "The backbone has no weights and does not learn: it stays as chance made it. "
+                    "Set --model.backbone_weights or --model.init_from, or --model.fine_tune_from "
+                    "to all."
+                )
         super().load_initial_weights()
 
     def cached_features(self, pictures: Pictures, cache: Path) -> FeatureArray:

@@ -120,7 +120,7 @@ class LabelTask(SequenceTask):
             right = self.posterior(views, batch.target).gather(2, classes)
             # A probability of zero would make the whole mean infinite.
             loss = -right.clamp(min=1e-12).log().mean()
-            self._evaluation_loss.update(loss, classes.numel())
+            self._evaluation_loss.update(loss, classes.numel(), batch.indices)
             predictions = [best for best, *_ in self._predict(views, batch, options)]
         self.update_metrics(batch, predictions)
         return predictions

@@ -26,6 +26,8 @@ Reward = Callable[[Sequence[int], Sequence[tuple[str, bool]]], list[float]]
 class SelfCritical:
     """Training on the reward of sampled outputs, as a second stage after cross-entropy.
 
+    Only what is sampled counts: label smoothing and scheduled sampling have no part in it.
+
     Args:
         samples: Outputs to sample per input; 0 trains on cross-entropy.
         temperature: Divides the scores that are sampled from. After training with label smoothing

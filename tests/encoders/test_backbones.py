@@ -58,6 +58,7 @@ def output_of(model, layer, pictures):
         ("mobilenet_v3_small", None),
         ("efficientnet_b0", "features.6"),
         ("regnet_y_400mf", None),
+        ("convnext_tiny", None),
         ("squeezenet1_1", "features.9.squeeze_activation"),
     ],
 )

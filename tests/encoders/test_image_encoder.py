@@ -78,6 +78,18 @@ def test_dropout_is_on_the_memory_in_training_alone(pictures):
     assert (model.eval()(pictures).values != 0).all()
 
 
+def test_a_cell_knows_its_place_where_positions_are_learned(pictures):
+    model = encoder(learned_positions=True).eval()
+    alike = torch.full((1, 16, model.channels), 0.3)  # the same features in all cells
+    assert torch.equal(model(alike).values, model(alike).values[:, :1].expand(1, 16, MEMORY))
+    torch.testing.assert_close(model(pictures).values, encoder().eval()(pictures).values)
+    nn.init.normal_(model.positions)
+    values = model(alike).values[0]
+    assert len({tuple(cell.tolist()) for cell in values}) == 16
+    model.train()(pictures).values.square().sum().backward()
+    assert model.positions.grad is not None
+
+
 # What learns.
 
 

@@ -6,10 +6,11 @@ import torch
 from conftest import trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch.multiprocessing.spawn import spawn
-from toy_captions import captioner, module, write_corpus, write_weights
+from toy_captions import captioner, module, of_split, write_corpus, write_weights
 
 from seq2seq.encoders.image import ImageEncoder
-from seq2seq.errors import ConfigError
+from seq2seq.errors import CheckpointError, ConfigError
+from seq2seq.predictor import load
 from seq2seq.search import SearchOptions
 from seq2seq.tasks.options import Optimization
 from seq2seq.tasks.self_critical import SelfCritical
@@ -94,6 +95,18 @@ def test_layers_are_fine_tuned_from_a_step_on_at_their_own_rate(root, weights, m
     for name in (f"encoder.backbone.{name}" for name in tuned if name.endswith("weight")):
         step = (steps.states[3][name] - steps.states[2][name]).abs()
         assert 0.0025 < step.max() < 0.0035, name
+
+
+def test_a_network_that_neither_is_trained_nor_learns_is_pointed_out(root, make_trainer, caplog):
+    def fit(**options):
+        caplog.clear()
+        make_trainer(max_steps=1, limit_val_batches=0).fit(captioner(**options), module(root))
+        return [record.getMessage() for record in caplog.records if record.name.startswith("seq2")]
+
+    [message] = fit()
+    assert "stays as chance made it" in message
+    assert "--model.backbone_weights" in message
+    assert fit(fine_tune_from="all") == []
 
 
 def test_fine_tuned_layers_have_the_decoders_rate_unless_told(root, make_trainer):
@@ -188,6 +201,37 @@ def test_samples_of_cached_features_are_shown_with_their_picture(root, make_trai
     torch.testing.assert_close(shown * 255, data.look_up("val", int(first.indices[0])).float())
 
 
+# The checkpoint.
+
+
+def test_a_checkpoint_whose_transform_differs_is_refused(root, make_trainer, tmp_path):
+    fitting = make_trainer(max_steps=1, limit_val_batches=0)
+    fitting.fit(captioner(), module(root))
+    fitting.save_checkpoint(tmp_path / "x.ckpt")
+    other = captioner(init_from=str(tmp_path / "x.ckpt"), image_resize="pad", image_std=[0.2] * 3)
+    message = r"another way: image_resize squash \(now pad\), image_std \[0\.229, .*\(now \[0\.2,"
+    with pytest.raises(CheckpointError, match=message):
+        make_trainer(max_steps=1).fit(other, module(root))
+
+
+def test_predict_prepares_pictures_as_training_did(root, make_trainer, tmp_path):
+    task, data = captioner(image_resize="pad", image_mean=[0.1, 0.2, 0.3]), module(root)
+    fitting = make_trainer(max_steps=2, limit_val_batches=0)
+    fitting.fit(task, data)
+    fitting.save_checkpoint(tmp_path / "x.ckpt")
+    loaded = load(tmp_path / "x.ckpt", "cpu").task
+    for place, entry in enumerate(of_split("val")):
+        picture = loaded.load_item(str(root / "images" / entry.name))
+        assert torch.equal(picture, data.look_up("val", place))
+        batch = loaded.collate([picture])
+        torch.testing.assert_close(
+            loaded.encoder(batch.inputs).values, task.eval().encoder(batch.inputs).values
+        )
+    options = SearchOptions(beam_size=2)
+    [[best]] = loaded.predict_batch(batch, options)
+    assert best.text == task.predict_batch(batch, options)[0][0].text
+
+
 # Resumed, and on several processes.
 
 
@@ -227,7 +271,8 @@ def fit_in_parallel(rank, root, weights, port):
         fitting = trainer(root, max_steps=4, devices=2, strategy="ddp", max_epochs=-1)
         torch.manual_seed(1)
         task = captioner(backbone_weights=weights, **model_options)
-        fitting.fit(task, module(root, batch_size=3, **data_options))
+        # Three batches of validation: two ranks have one of them twice.
+        fitting.fit(task, module(root, batch_size=3, eval_batch_size=1, **data_options))
         scores = {
             name: value.item()
             for name, value in fitting.callback_metrics.items()

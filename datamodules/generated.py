@@ -1,0 +1,79 @@
+"""Files that a data module generates: written once, and known again by their settings."""
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from seq2seq.errors import DataError
+
+_RECORD = "settings.json"
+
+
+def write_once(
+    root: Path,
+    settings: Mapping[str, int],
+    names: Sequence[str],
+    write: Callable[[], None],
+    *,
+    what: str,
+) -> None:
+    """Let files be written, unless all of them are there and were made with these settings.
+
+    Args:
+        root: Folder of the files; made where it does not exist.
+        settings: What their content depends on.
+        names: Their names below ``root``.
+        write: Writes them, with ``replace_file``.
+        what: What they are, for a message.
+
+    Raises:
+        DataError: If ``root`` cannot be written.
+    """
+    record = json.dumps(settings).encode()
+    try:
+        if _recorded(root) == record and all((root / name).is_file() for name in names):
+            return
+        root.mkdir(parents=True, exist_ok=True)
+        (root / _RECORD).unlink(missing_ok=True)
+        write()
+        # Last, so that an interrupted run is not taken for a finished one.
+        replace_file(root / _RECORD, record)
+    except OSError as error:
+        raise DataError(
+            f"{root}: the {what} cannot be written ({error.strerror}). "
+            "Set --data.root to a folder that you may write to."
+        ) from error
+
+
+def make_folder(root: Path, names: Sequence[str], pattern: str) -> None:
+    """Make the folder of some files, without those of an earlier run that had more of them.
+
+    A folder that is given to predict must not hold others.
+
+    Args:
+        root: What ``names`` are below.
+        names: Names of the files, all in one folder; at least one.
+        pattern: What they and older ones match.
+    """
+    folder = (root / names[0]).parent
+    folder.mkdir(exist_ok=True)
+    wanted = {root / name for name in names}
+    for path in folder.glob(pattern):
+        if path not in wanted:
+            path.unlink(missing_ok=True)
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file at one go: another machine may be reading the one that is there."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as partial:
+        partial.write(content)
+    Path(partial.name).chmod(0o644)
+    Path(partial.name).replace(path)
+
+
+def _recorded(root: Path) -> bytes | None:
+    try:
+        return (root / _RECORD).read_bytes()
+    except FileNotFoundError:
+        return None
