@@ -178,10 +178,11 @@ def build_cli(args: ArgsType = None, *, run: bool = True) -> SequenceCLI:
 
 def _silence() -> None:
     """Keep quiet what is no news to a user, so that what is can be seen."""
-    # How Lightning uses torch, that a run's folder already has the run's configuration in it, and
-    # that a frozen network is frozen.
+    # How Lightning uses torch, that a run's folder already has the run's configuration in it, that
+    # a frozen network is frozen, and that a test does not average weights.
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+    warnings.filterwarnings("ignore", message="You're using the WeightAveraging callback")
     warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")
     noise = ("💡", "TPU available", "Loading `train_dataloader`")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(

@@ -66,7 +66,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data.captions", dest="captions", required=True)
     parser.add_argument("--data.images", dest="images", required=True)
-    parser.add_argument("--backbone", default="mobilenet_v2")
+    parser.add_argument("--backbone", default="resnet50")
     parser.add_argument("--weights", default=None, help="file of trained weights of the backbone")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
@@ -102,6 +102,7 @@ def main() -> None:
 def measure(captioner: Captioner, data: CaptionDataModule, options: argparse.Namespace) -> None:
     data.prepare_data()
     data.setup("fit")
+    data._splits["train"] = data._splits["train"][:PICTURES]
     captioner.setup("fit")
     start = time.perf_counter()
     cached = data.train_dataloader()
