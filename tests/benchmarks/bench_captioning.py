@@ -38,7 +38,8 @@ def train(captioner: Captioner, batches: Iterator[Batch], count: int) -> float:
             synchronise(captioner.device.type)
             start = time.perf_counter()
         moved = captioner.transfer_batch_to_device(batch, captioner.device, 0)
-        loss = captioner.compute_loss(moved)
+        with torch.autocast(captioner.device.type, torch.bfloat16):  # as the recipes train
+            loss = captioner.compute_loss(moved)
         optimizer.zero_grad()
         (loss.total / loss.tokens).backward()
         clip_grad_norm_(captioner.parameters(), 1.0)
@@ -89,7 +90,13 @@ def main() -> None:
             batch_size=16,
         )
         captioner = Captioner(
-            2541, options.backbone, backbone_weights=options.weights, image_resize="squash"
+            2541,
+            options.backbone,
+            backbone_weights=options.weights,
+            image_resize="squash",
+            memory_size=384,
+            hidden_size=384,
+            variational_dropout=True,
         )
         trainer = pl.Trainer(
             accelerator=options.device.replace("cuda", "gpu"), logger=False, barebones=True

@@ -179,6 +179,7 @@ def score_shares(rank: int, folder: Path) -> None:
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_score_what_one_does(tmp_path: Path) -> None:
     spawn(score_shares, args=(tmp_path,), nprocs=2)  # type: ignore[no-untyped-call]
     expected = [tuple(score(WHOLE))] * len(SHARES)

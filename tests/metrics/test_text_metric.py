@@ -126,6 +126,7 @@ def score_one_share(rank: int, folder: Path) -> None:
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_several_processes_score_what_one_does(tmp_path: Path) -> None:
     spawn(score_one_share, args=(tmp_path,), nprocs=len(SHARES))  # type: ignore[no-untyped-call]
     expected = score([0, 1, 2, 3, 4])
