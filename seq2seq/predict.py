@@ -134,11 +134,16 @@ def run(arguments: Sequence[str] | None = None) -> None:
         raise ConfigError(
             f"--per_frame is for videos, and this checkpoint reads {kind}s. Leave it out."
         )
+    if options.per_frame and (options.n_best > 1 or options.attention_dir is not None):
+        raise ConfigError(
+            "--per_frame gives the most probable labels after each frame, and draws nothing. Leave "
+            "out --n_best and --attention_dir."
+        )
     if options.per_frame and isinstance(predictor.task, VideoClassifier):
         predictor.task.stream()  # whatever needs whole videos is refused before there is any output
     columns = Columns(
         is_file=kind != "line",
-        is_ranked=options.n_best > 1 and not options.per_frame,
+        is_ranked=options.n_best > 1,
         has_alignment=options.alignment,
         has_labels=isinstance(predictor.task, LabelTask),
         has_seconds=options.per_frame,

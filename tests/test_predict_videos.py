@@ -216,7 +216,7 @@ def test_each_frame_has_its_time_and_what_was_seen_until_then(predict, classifie
 
 
 def test_rows_of_frames_in_jsonl_and_csv(predict, videos):
-    status, output = predict(videos, "--per_frame", "--format", "csv", "--n_best", "3")
+    status, output = predict(videos, "--per_frame", "--format", "csv")
     assert "2 of 6 inputs could not be used" in status
     rows = list(csv.DictReader(io.StringIO(output)))
     assert list(rows[0]) == ["source", "seconds", "text", "probability", "score", "error"]
@@ -275,6 +275,12 @@ def test_what_needs_whole_videos_follows_no_frames(predict, videos, tmp_path, op
     (tmp_path / "out.txt").unlink()
     outcome = predict(videos / "a.mkv", "--per_frame", "--format", "csv", checkpoint=path)
     refused(outcome, "looks at whole videos", "--model.attention none", "bidirectional false")
+
+
+@pytest.mark.parametrize("options", [("--n_best", "3"), ("--attention_dir", "figures")])
+def test_frames_have_one_output_and_no_figure(predict, videos, options):
+    outcome = predict(videos / "a.mkv", "--per_frame", *options)
+    refused(outcome, "Leave out --n_best and --attention_dir")
 
 
 def test_only_videos_have_frames(predict, videos, tmp_path):
