@@ -10,23 +10,35 @@ from typing import Any
 
 import lightning.pytorch as pl
 from jsonargparse import Namespace
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 import datamodules  # noqa: F401  # makes its classes known by their short names
 import seq2seq.averaging
 import seq2seq.tasks.captioning
+import seq2seq.tasks.forecasting
+import seq2seq.tasks.text_classification
 import seq2seq.tasks.translation
 import seq2seq.tasks.video  # noqa: F401
 from seq2seq.callbacks import PredictionWriter, SampleLogger, Throughput
+from seq2seq.checkpoint_files import DurableCheckpointIO
 from seq2seq.checkpoints import CHECKPOINT_KEY, read_checkpoint
 from seq2seq.confusion import ConfusionLogger
 from seq2seq.errors import CheckpointError, ConfigError, find_user_error
+from seq2seq.forecast_plots import ForecastPlots
+from seq2seq.interruption import LastCheckpoint
 
+LINKED_OPTIONS = ("vocab_size", "source_vocab_size", "num_classes", "label_steps", "num_channels")
+"""What the model takes from the data module's options of the same names."""
 SIGTERM_STATUS = 143
 """128 + 15: what a shell reports for a process that SIGTERM ended."""
+
+_MODE_OF_TASK = "task"  # stands for the task's own ``monitor_mode``
 
 
 class SequenceCLI(LightningCLI):
@@ -41,8 +53,8 @@ class SequenceCLI(LightningCLI):
             help="Folder for checkpoints, logs, the configuration and predictions.",
         )
         # Two callbacks: one alone writes `last.ckpt` only when there is a new best (Lightning 2.6).
-        for name in ("checkpoint", "last"):
-            parser.add_lightning_class_args(ModelCheckpoint, name)
+        for name, kind in (("checkpoint", ModelCheckpoint), ("last", LastCheckpoint)):
+            parser.add_lightning_class_args(kind, name)
             # A fixed folder, so that `--ckpt_path last` is found.
             parser.link_arguments("run_dir", f"{name}.dirpath")
             parser.set_defaults(
@@ -55,12 +67,12 @@ class SequenceCLI(LightningCLI):
         parser.set_defaults(
             {
                 "checkpoint.filename": "best",
-                "checkpoint.mode": "max",
+                "checkpoint.mode": _MODE_OF_TASK,
                 "last.filename": "last",
             }
         )
-        for size in ("vocab_size", "source_vocab_size", "num_classes", "label_steps"):
-            parser.link_arguments(f"data.init_args.{size}", f"model.init_args.{size}")
+        for name in LINKED_OPTIONS:
+            parser.link_arguments(f"data.init_args.{name}", f"model.init_args.{name}")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Check what Lightning would find out late, or not at all.
@@ -71,12 +83,15 @@ class SequenceCLI(LightningCLI):
         """
         super().parse_arguments(parser, args)
         subcommand = self.config.get("subcommand")
+        config = self.config if subcommand is None else self.config[subcommand]
+        task = pkgutil.resolve_name(config.model.class_path)
+        if config.checkpoint.mode == _MODE_OF_TASK:
+            config.checkpoint.mode = task.monitor_mode
         if subcommand is None:
             return
-        config = self.config[subcommand]
         _check_checkpoint(config, subcommand)
         if config.checkpoint.monitor is None:
-            config.checkpoint.monitor = pkgutil.resolve_name(config.model.class_path).monitor
+            config.checkpoint.monitor = task.monitor
         if config.weights_only is None:
             # Lightning would run code that is pickled in a checkpoint behind a URL.
             config.weights_only = True
@@ -97,6 +112,7 @@ class SequenceCLI(LightningCLI):
             kwargs["logger"] = TensorBoardLogger(
                 run_dir, name=None, version="", default_hp_metric=False
             )
+        kwargs["plugins"] = _with_own_plugins(options.get("plugins"))
         if options.get("logger") is not False:
             self.trainer_defaults["callbacks"].append(LearningRateMonitor(logging_interval="step"))
         return super().instantiate_trainer(**kwargs)
@@ -109,6 +125,21 @@ class SequenceCLI(LightningCLI):
                 here = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
                 score = float(callback.best_model_score)
                 self.model.print(f"Best {callback.monitor}: {score:.4g}, saved in {here}")
+
+
+def _with_own_plugins(given: Any) -> list[Any]:
+    """Return the trainer's plugins, and those of this project that none of them replaces."""
+    plugins = given if isinstance(given, list) else [] if given is None else [given]
+    plugins = [*plugins]
+    if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+        plugins.append(DurableCheckpointIO())
+    if SLURMEnvironment.detect() and not any(
+        isinstance(plugin, ClusterEnvironment) for plugin in plugins
+    ):
+        # Lightning would save where every later run of the folder, of whatever verb, begins. The
+        # script of the job puts it into the queue again.
+        plugins.append(SLURMEnvironment(auto_requeue=False))
+    return plugins
 
 
 def _check_checkpoint(config: Namespace, subcommand: str) -> None:
@@ -165,6 +196,7 @@ def build_cli(args: ArgsType = None, *, run: bool = True) -> SequenceCLI:
             "callbacks": [
                 SampleLogger(),
                 ConfusionLogger(),
+                ForecastPlots(),
                 Throughput(),
                 PredictionWriter(),
             ],

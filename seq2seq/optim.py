@@ -1,26 +1,44 @@
-"""Optimisers and learning-rate schedules, by name."""
+"""Optimisers, by name."""
 
-import math
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
-from lightning.pytorch.utilities.types import LRSchedulerConfigType
 from torch import nn
-from torch.optim import SGD, Adam, AdamW, Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LinearLR, ReduceLROnPlateau
+from torch.optim import LBFGS, SGD, Adam, AdamW, Optimizer
 
 from seq2seq.errors import ConfigError, raise_together
 
-OptimizerName = Literal["adam", "adamw", "sgd"]
-ScheduleName = Literal["constant", "cosine", "inverse_sqrt", "plateau"]
+OptimizerName = Literal["adam", "adamw", "sgd", "lbfgs"]
+LineSearch = Literal["strong_wolfe", "none"]
 
-# Each optimiser with the options that it alone understands.
-_OPTIMIZERS: dict[str, tuple[Callable[..., Optimizer], tuple[str, ...]]] = {
+# Each optimiser that takes one step per gradient, with the options that it alone understands.
+_GRADIENT_STEPS: dict[str, tuple[Callable[..., Optimizer], tuple[str, ...]]] = {
     "adam": (Adam, ("betas",)),
     "adamw": (AdamW, ("betas",)),
     "sgd": (SGD, ("momentum",)),
 }
+_NAMES = (*_GRADIENT_STEPS, "lbfgs")
+_LBFGS_PRECISIONS = ("32-true", "64-true")
+_LBFGS_TOLERANCE = 1e-14  # of gradient and step
+
+
+class LBFGSOptions(NamedTuple):
+    """What ``lbfgs`` alone understands.
+
+    Attributes:
+        max_iterations: Iterations of one optimiser step, each with one evaluation of loss and
+            gradient or, where the line search asks for them, several.
+        history_size: Number of earlier iterations that curvature is known from.
+        line_search: ``strong_wolfe`` finds a step length that lowers the loss; ``none`` takes the
+            learning rate for it, unseen.
+    """
+
+    max_iterations: int = 20
+    history_size: int = 20
+    line_search: LineSearch = "strong_wolfe"
+
+
+_LBFGS_DEFAULTS = LBFGSOptions()
 
 
 def build_optimizer(
@@ -31,6 +49,7 @@ def build_optimizer(
     weight_decay: float = 0.0,
     betas: tuple[float, float] = (0.9, 0.999),
     momentum: float = 0.0,
+    lbfgs: LBFGSOptions = _LBFGS_DEFAULTS,
     groups: Sequence["ParameterGroup"] = (),
 ) -> Optimizer:
     """Return an optimiser of the trainable parameters of ``model``.
@@ -47,6 +66,7 @@ def build_optimizer(
         weight_decay: Coefficient of the decay.
         betas: Decay rates of the two moments, read by ``adam`` and ``adamw``.
         momentum: Read by ``sgd``.
+        lbfgs: Read by ``lbfgs``.
         groups: Parameters that learn at a rate of their own.
 
     Raises:
@@ -58,9 +78,27 @@ def build_optimizer(
         weight_decay=weight_decay,
         betas=betas,
         momentum=momentum,
+        lbfgs=lbfgs,
     )
+    if name == "lbfgs" and groups:
+        problems.append(
+            "optimization.optimizer=lbfgs has one step length for all parameters, and these "
+            "options give some of them a learning rate of their own. Choose another "
+            "--model.optimization.optimizer."
+        )
     raise_together(problems, ConfigError, "The optimiser cannot be built:")
-    constructor, own_options = _OPTIMIZERS[name]
+    if name == "lbfgs":
+        return LBFGS(
+            [parameter for parameter in model.parameters() if parameter.requires_grad],
+            lr=learning_rate,
+            max_iter=lbfgs.max_iterations,
+            history_size=lbfgs.history_size,
+            line_search_fn=None if lbfgs.line_search == "none" else lbfgs.line_search,
+            # The defaults of torch end a step early where a loss is small, as a mean square is.
+            tolerance_grad=_LBFGS_TOLERANCE,
+            tolerance_change=_LBFGS_TOLERANCE,
+        )
+    constructor, own_options = _GRADIENT_STEPS[name]
     options = {"betas": betas, "momentum": momentum}
     optimizer = constructor(
         _parameter_groups(model, weight_decay, groups),
@@ -83,11 +121,12 @@ def optimizer_problems(
     weight_decay: float,
     betas: tuple[float, float],
     momentum: float,
+    lbfgs: LBFGSOptions = _LBFGS_DEFAULTS,
 ) -> list[str]:
     """Return what keeps an optimiser from being built; the arguments are ``build_optimizer``'s."""
     problems = []
-    if name not in _OPTIMIZERS:
-        problems.append(f"optimization.optimizer={name!r}: choose one of {_names(_OPTIMIZERS)}.")
+    if name not in _NAMES:
+        problems.append(f"optimization.optimizer={name!r}: choose one of {_names(_NAMES)}.")
     if not learning_rate > 0:
         problems.append(f"optimization.learning_rate={learning_rate} must be greater than 0.")
     problems += _negative(weight_decay=weight_decay, momentum=momentum)
@@ -96,7 +135,72 @@ def optimizer_problems(
         for number, beta in enumerate(betas, start=1)
         if not 0 <= beta < 1
     ]
+    if name == "lbfgs" and weight_decay > 0:
+        problems.append(
+            f"optimization.weight_decay={weight_decay} is not for lbfgs, whose line search would "
+            "not know of it. Set --model.optimization.weight_decay 0."
+        )
+    for option in ("max_iterations", "history_size"):
+        if (value := getattr(lbfgs, option)) < 1:
+            problems.append(f"optimization.{option}={value} must be at least 1.")
+    if lbfgs.line_search not in get_args(LineSearch):
+        choices = _names(get_args(LineSearch))
+        problems.append(f"optimization.line_search={lbfgs.line_search!r}: choose one of {choices}.")
     return problems
+
+
+def trainer_problems(
+    name: str,
+    *,
+    devices: int,
+    precision: str,
+    accumulated_batches: int,
+    clips_gradients: bool,
+    batches_per_epoch: float,
+) -> list[str]:
+    """Return what an optimiser cannot do of that which the trainer asks for.
+
+    ``lbfgs`` evaluates loss and gradient several times in one step and compares them: all of them
+    have to be exact, and of the same data.
+
+    Args:
+        name: Which optimiser.
+        devices: Number of processes that train together.
+        precision: That of Lightning's trainer.
+        accumulated_batches: Number of batches whose gradients one step adds up.
+        clips_gradients: Whether long gradients are shortened.
+        batches_per_epoch: Number of training batches of one process.
+    """
+    if name != "lbfgs":
+        return []
+    problems = []
+    if devices > 1:
+        problems.append(
+            f"runs in one process, and there are {devices}: the line search of each would go "
+            "another way. Set --trainer.devices 1 and --trainer.num_nodes 1."
+        )
+    if precision not in _LBFGS_PRECISIONS:
+        problems.append(
+            f"compares losses that --trainer.precision {precision} rounds too much. Set it to "
+            f"{' or '.join(_LBFGS_PRECISIONS)}."
+        )
+    if accumulated_batches > 1:
+        problems.append(
+            "evaluates the loss of one batch again and again, and cannot add up the gradients of "
+            f"{accumulated_batches}. Set --trainer.accumulate_grad_batches 1."
+        )
+    if clips_gradients:
+        problems.append(
+            "needs the gradient as it is. Leave out --trainer.gradient_clip_val; the line search "
+            "keeps steps short."
+        )
+    if batches_per_epoch > 1:
+        problems.append(
+            f"needs all of the training data in one batch, and there are {batches_per_epoch:g}: it "
+            "would take the difference of two batches for curvature. Raise --data.batch_size, "
+            "without --data.tbptt_steps, or set --trainer.limit_train_batches 1."
+        )
+    return [f"optimization.optimizer=lbfgs {problem}" for problem in problems]
 
 
 class ParameterGroup(NamedTuple):
@@ -127,150 +231,6 @@ def _parameter_groups(
             if params:
                 found.append({"params": params, "weight_decay": decay, **options})
     return found
-
-
-def build_schedules(
-    optimizer: Optimizer,
-    name: ScheduleName = "constant",
-    *,
-    warmup_steps: int = 0,
-    total_steps: float = math.inf,
-    min_ratio: float = 0.0,
-    monitor: str = "val_loss",
-    mode: Literal["min", "max"] = "min",
-    patience: int = 3,
-    reduction: float = 0.5,
-    epochs_per_validation: int = 1,
-) -> list[LRSchedulerConfigType]:
-    """Return what Lightning's ``configure_optimizers`` wants after the list of optimisers.
-
-    The learning rate rises linearly over the first ``warmup_steps`` steps of the optimiser, from
-    ``1 / warmup_steps`` of the full rate at the first one. Then
-
-    - ``constant`` stays at the full rate;
-    - ``cosine`` falls along half a cosine, to ``min_ratio`` at ``total_steps`` (arXiv:1608.03983,
-      equation 5, without restarts);
-    - ``inverse_sqrt`` falls as ``sqrt(warmup_steps / step)``, steps counted from 1
-      (arXiv:1706.03762, equation 3, scaled so that its peak is the full rate);
-    - ``plateau`` multiplies by ``reduction`` when more than ``patience`` validations in a row have
-      brought no better ``monitor``, down to ``min_ratio``. An epoch with several validations
-      counts once, with its last.
-
-    Args:
-        optimizer: Whose learning rate to change; its present rate is the full one.
-        name: Which schedule.
-        warmup_steps: Length of the warm-up in steps of the optimiser; 0 for none.
-        total_steps: Length of the training in steps of the optimiser, read by ``cosine``:
-            ``trainer.estimated_stepping_batches``, which is infinite without a limit.
-        min_ratio: Lowest rate of ``cosine`` and ``plateau``, as a share of the full rate.
-        monitor: Logged metric that ``plateau`` watches.
-        mode: Whether a better ``monitor`` is smaller or greater.
-        patience: Validations in a row without improvement that ``plateau`` lets pass.
-        reduction: Factor by which ``plateau`` lowers the rate.
-        epochs_per_validation: ``trainer.check_val_every_n_epoch``, so that ``plateau`` does not
-            take an epoch without validation for one without improvement.
-
-    Raises:
-        ConfigError: If an option is unknown or out of range; all problems together.
-    """
-    curve = _Curve(warmup_steps, total_steps, min_ratio)
-    problems = schedule_problems(
-        name,
-        warmup_steps=warmup_steps,
-        min_ratio=min_ratio,
-        patience=patience,
-        reduction=reduction,
-    )
-    if name == "cosine":
-        problems += _length_problems(warmup_steps, total_steps)
-    raise_together(problems, ConfigError, "The learning-rate schedule cannot be built:")
-    if name != "plateau":
-        factor = partial(_FACTORS[name], curve)
-        return [{"scheduler": LambdaLR(optimizer, factor), "interval": "step"}]
-    plateau = ReduceLROnPlateau(
-        optimizer,
-        mode=mode,
-        factor=reduction,
-        patience=patience,
-        min_lr=[group["lr"] * min_ratio for group in optimizer.param_groups],
-    )
-    schedules: list[LRSchedulerConfigType] = [
-        {
-            "scheduler": plateau,
-            "monitor": monitor,
-            "interval": "epoch",
-            "frequency": epochs_per_validation,
-        }
-    ]
-    if warmup_steps > 1:
-        # LinearLR multiplies the present rate, so it keeps what the plateau has taken off.
-        # A LambdaLR would overwrite it.
-        warmup = LinearLR(optimizer, 1 / warmup_steps, total_iters=warmup_steps - 1)
-        schedules.append({"scheduler": warmup, "interval": "step"})
-    return schedules
-
-
-class _Curve(NamedTuple):
-    """The learning rate as a share of the full rate; ``step`` counts the steps taken, from 0."""
-
-    warmup_steps: int
-    total_steps: float
-    min_ratio: float
-
-    def constant(self, step: int) -> float:
-        return min(1.0, (step + 1) / max(1, self.warmup_steps))
-
-    def cosine(self, step: int) -> float:
-        if step < self.warmup_steps:
-            return self.constant(step)
-        progress = (step - self.warmup_steps) / (self.total_steps - self.warmup_steps)
-        height = (1 + math.cos(math.pi * min(1.0, progress))) / 2
-        return self.min_ratio + (1 - self.min_ratio) * height
-
-    def inverse_sqrt(self, step: int) -> float:
-        return min(self.constant(step), math.sqrt(max(1, self.warmup_steps) / (step + 1)))
-
-
-_FACTORS: dict[str, Callable[[_Curve, int], float]] = {
-    "constant": _Curve.constant,
-    "cosine": _Curve.cosine,
-    "inverse_sqrt": _Curve.inverse_sqrt,
-}
-
-
-def schedule_problems(
-    name: str, *, warmup_steps: int, min_ratio: float, patience: int, reduction: float
-) -> list[str]:
-    """Return what keeps a schedule from being built, however long the training is.
-
-    The arguments are those of ``build_schedules``.
-    """
-    problems = []
-    names = [*_FACTORS, "plateau"]
-    if name not in names:
-        problems.append(f"optimization.schedule={name!r}: choose one of {_names(names)}.")
-    problems += _negative(warmup_steps=warmup_steps, plateau_patience=patience)
-    if not 0 <= min_ratio <= 1:
-        problems.append(f"optimization.minimum_ratio={min_ratio} must lie between 0 and 1.")
-    if not 0 < reduction < 1:
-        problems.append(f"optimization.plateau_reduction={reduction} must lie between 0 and 1.")
-    return problems
-
-
-def _length_problems(warmup_steps: int, total_steps: float) -> list[str]:
-    """Return what keeps ``cosine`` from fitting into a training."""
-    if math.isinf(total_steps):
-        return [
-            "optimization.schedule=cosine has to know where training ends: set "
-            "--trainer.max_steps or --trainer.max_epochs, or choose another "
-            "--model.optimization.schedule."
-        ]
-    if total_steps <= warmup_steps:
-        return [
-            f"optimization.warmup_steps={warmup_steps} leaves none of the training's "
-            f"{total_steps} steps to schedule cosine: lower --model.optimization.warmup_steps."
-        ]
-    return []
 
 
 def _negative(**options: float) -> list[str]:

@@ -1,6 +1,7 @@
 """Optimisers by name, and learning rates checked against values computed by hand."""
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,12 +9,13 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from torch import nn
-from torch.optim import SGD, Adam, AdamW
+from torch.optim import LBFGS, SGD, Adam, AdamW
 from torch.optim.lr_scheduler import LambdaLR, LinearLR, ReduceLROnPlateau
 from torch.utils.data import DataLoader
 
 from seq2seq.errors import ConfigError
-from seq2seq.optim import build_optimizer, build_schedules
+from seq2seq.optim import LBFGSOptions, ParameterGroup, build_optimizer, trainer_problems
+from seq2seq.schedules import build_schedules
 
 
 def sgd(learning_rate: float = 0.8) -> torch.optim.Optimizer:
@@ -99,6 +101,73 @@ def test_all_problems_of_an_optimizer_are_told_together() -> None:
             weight_decay=-1,
             betas=(0.9, 1),
         )
+
+
+@pytest.mark.parametrize("line_search", ["strong_wolfe", "none"])
+def test_lbfgs_finds_least_squares_in_one_step(line_search: Any) -> None:
+    generator = torch.Generator().manual_seed(1)
+    inputs = torch.randn(40, 3, generator=generator, dtype=torch.float64)
+    layer = nn.Linear(3, 2, bias=False).double()
+    wanted = torch.randn(2, 3, generator=generator, dtype=torch.float64)
+    options = LBFGSOptions(max_iterations=60, history_size=9, line_search=line_search)
+    optimizer = build_optimizer(layer, "lbfgs", learning_rate=0.7, lbfgs=options)
+    assert isinstance(optimizer, LBFGS)
+    assert optimizer.defaults["history_size"] == 9
+    [group] = optimizer.param_groups
+    assert group["params"] == [layer.weight]
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = (layer(inputs) - inputs @ wanted.T).square().mean()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)  # type: ignore[arg-type]
+    torch.testing.assert_close(layer.weight.detach(), wanted)
+
+
+def test_what_lbfgs_has_no_place_for_is_refused_together() -> None:
+    layer = nn.Linear(3, 2)
+    options: dict[str, Any] = {"max_iterations": 0, "history_size": -1, "line_search": "wolf"}
+    with pytest.raises(
+        ConfigError,
+        match=r"(?s)weight_decay=0\.1 is not for lbfgs.*max_iterations=0.*history_size=-1"
+        r".*line_search='wolf'.*a learning rate of their own",
+    ):
+        build_optimizer(
+            layer,
+            "lbfgs",
+            learning_rate=1.0,
+            weight_decay=0.1,
+            lbfgs=LBFGSOptions(**options),
+            groups=[ParameterGroup([layer.weight], 0.1)],
+        )
+
+
+EXACT: dict[str, Any] = {
+    "devices": 1,
+    "precision": "64-true",
+    "accumulated_batches": 1,
+    "clips_gradients": False,
+    "batches_per_epoch": 1,
+}
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("devices", 2, "in one process, and there are 2: .* Set --trainer.devices 1"),
+        ("precision", "16-mixed", "--trainer.precision 16-mixed rounds too much.* 64-true"),
+        ("accumulated_batches", 3, "gradients of 3. Set --trainer.accumulate_grad_batches 1"),
+        ("clips_gradients", True, "Leave out --trainer.gradient_clip_val"),
+        ("batches_per_epoch", 4, "in one batch, and there are 4.* Raise --data.batch_size"),
+    ],
+)
+def test_lbfgs_names_what_the_trainer_must_not_do(option: str, value: Any, message: str) -> None:
+    assert trainer_problems("lbfgs", **EXACT) == []
+    [problem] = trainer_problems("lbfgs", **{**EXACT, option: value})
+    assert re.search(message, problem)
+    assert trainer_problems("adam", **{**EXACT, option: value}) == []
 
 
 def test_constant_rises_and_stays() -> None:

@@ -1,4 +1,4 @@
-"""What every task shares: teacher forcing, decoding and optimisation."""
+"""What every task over tokens shares: learning along a target, decoding and its metrics."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -6,21 +6,19 @@ from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import torch
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from seq2seq.batches import Batch, Memory, Prediction
 from seq2seq.decoders.base import DecoderOutput, DecodingState, ViewStates, average_scores
-from seq2seq.decoders.forcing import decode_target, teacher_forcing_ratio
+from seq2seq.decoders.forcing import decode_target
 from seq2seq.decoders.recurrent import RecurrentDecoder
 from seq2seq.figures import attention_figure
 from seq2seq.losses import SequenceLoss, sequence_cross_entropy
 from seq2seq.metrics import CorpusLoss
-from seq2seq.optim import ParameterGroup, build_optimizer, build_schedules
 from seq2seq.search import Hypothesis, SearchOptions, StepResult, search
+from seq2seq.tasks.learning import LearningTask
 from seq2seq.tasks.options import Optimization, TeacherForcing
-from seq2seq.tasks.portable import PortableTask
 
 ItemKind = Literal["line", "picture", "video"]
 """What a raw input is: a line of text, or the path of a picture or a video."""
@@ -37,7 +35,7 @@ NOT_SAVED = (
 command line, and these are the user's to choose anew in every run."""
 
 
-class SequenceTask(PortableTask):
+class SequenceTask(LearningTask):
     """An encoder, a decoder, and how they learn and are used.
 
     A subclass builds ``encoder`` and ``decoder`` from flat hyperparameters, so that a checkpoint
@@ -51,14 +49,7 @@ class SequenceTask(PortableTask):
         decoding: Search in testing and prediction.
         validation_beam_size: Beam size in validation; 1 is greedy search.
         init_from: Checkpoint whose weights a new training starts from; None to start from scratch.
-
-    Attributes:
-        signatures: How the metrics of the last evaluation were computed, by their names; belongs
-            beside every figure.
     """
-
-    monitor: ClassVar[str]
-    """The validation metric that says how good the task is, the greater the better."""
 
     item_kind: ClassVar[ItemKind] = "line"
     """What the raw inputs of prediction are."""
@@ -76,15 +67,14 @@ class SequenceTask(PortableTask):
         validation_beam_size: int,
         init_from: str | None = None,
     ) -> None:
-        super().__init__(init_from)
+        super().__init__(
+            optimization=optimization, teacher_forcing=teacher_forcing, init_from=init_from
+        )
         self.label_smoothing = label_smoothing
-        self.optimization = optimization
-        self.teacher_forcing = teacher_forcing
         self.decoding = decoding
         self.validation_decoding = replace(
             decoding, method="beam", beam_size=validation_beam_size, n_best=1
         )
-        self.signatures: dict[str, str] = {}
         # Not Lightning's own mean: that counts twice what two ranks have seen.
         self._evaluation_loss = CorpusLoss()
 
@@ -130,10 +120,6 @@ class SequenceTask(PortableTask):
             prediction: What was decoded from it.
         """
         return None if prediction.attention is None else attention_figure(prediction)
-
-    def parameter_groups(self) -> list[ParameterGroup]:
-        """Return the parameters that learn at a rate of their own."""
-        return []
 
     # Training.
 
@@ -189,68 +175,11 @@ class SequenceTask(PortableTask):
         With ``accumulate_grad_batches`` Lightning averages these means: a token then weighs less
         in a batch that has more of them.
         """
-        forcing = self.teacher_forcing
-        ratio = teacher_forcing_ratio(
-            forcing.schedule,
-            self.global_step,
-            start=forcing.ratio,
-            minimum=forcing.minimum,
-            decay_steps=forcing.decay_steps,
-        )
-        loss = self.compute_loss(batch, ratio, batch_number)
+        loss = self.compute_loss(batch, self.forcing_ratio(), batch_number)
         tokens = loss.tokens.to(loss.total.dtype)
-        self.log("train/loss", loss.negative_log_likelihood / tokens, prog_bar=True)
-        if forcing.schedule != "constant":
-            self.log("train/teacher_forcing_ratio", ratio)
-        return loss.total / self.mean_over_ranks(tokens)
-
-    def mean_over_ranks(self, count: Tensor) -> Tensor:
-        """Return what to divide a summed loss by, so that all ranks' tokens weigh alike.
-
-        DDP averages gradients over ranks: that is the mean of their counts.
-        """
-        if self.trainer.world_size == 1:
-            return count
-        mean: Tensor = self.trainer.strategy.reduce(count, reduce_op="mean")
-        return mean
-
-    def choice_seed(self, batch_number: int) -> int:
-        """Return the seed of the random choices of a training batch."""
-        # A function of these four alone, so that a resumed run makes the same choices. The number
-        # of the batch tells those apart whose gradients one step accumulates.
-        key = self.teacher_forcing.seed * 1_000_003 + self.global_step
-        key = (key * 1_000_003 + batch_number) * 8191 + self.global_rank
-        return key % 2**63
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Load what a new training starts from; return the optimiser and its schedules."""
-        # Here, as Lightning makes loaders next, which may compute features; and not in `setup`,
-        # where it does not say yet whether it will restore a checkpoint.
-        if self.trainer.ckpt_path is None:
-            self.load_initial_weights()
-        options = self.optimization
-        optimizer = build_optimizer(
-            self,
-            options.optimizer,
-            learning_rate=options.learning_rate,
-            weight_decay=options.weight_decay,
-            betas=(options.beta1, options.beta2),
-            momentum=options.momentum,
-            groups=self.parameter_groups(),
-        )
-        schedules = build_schedules(
-            optimizer,
-            options.schedule,
-            warmup_steps=options.warmup_steps,
-            total_steps=self.trainer.estimated_stepping_batches,
-            min_ratio=options.minimum_ratio,
-            monitor=self.monitor,
-            mode="max",
-            patience=options.plateau_patience,
-            reduction=options.plateau_reduction,
-            epochs_per_validation=self.trainer.check_val_every_n_epoch or 1,
-        )
-        return [optimizer], schedules  # type: ignore[return-value]  # Lightning's alias is narrower
+        summed, count = self.mean_over_ranks(loss.negative_log_likelihood, tokens)
+        self.log("train/loss", summed / count, prog_bar=True)
+        return loss.total / count
 
     # Evaluation: always by decoding.
 

@@ -110,9 +110,9 @@ class GridNetworkTask(SequenceTask):
         tuned = [p for p in network.backbone.parameters() if p.requires_grad]
         return [ParameterGroup(tuned, rate)] if tuned else []
 
-    def on_train_batch_start(self, batch: Batch, batch_number: int) -> None:
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Let the backbone learn from its step on."""
-        del batch, batch_number
+        super().on_train_batch_start(batch, batch_idx)
         network = self.grid_network
         if network is None:
             return

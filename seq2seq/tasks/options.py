@@ -4,7 +4,13 @@ from dataclasses import dataclass
 
 from seq2seq.decoders.forcing import ForcingMethod, ForcingSchedule
 from seq2seq.errors import ConfigError, raise_together
-from seq2seq.optim import OptimizerName, ScheduleName, optimizer_problems, schedule_problems
+from seq2seq.optim import (
+    LBFGSOptions,
+    LineSearch,
+    OptimizerName,
+    optimizer_problems,
+)
+from seq2seq.schedules import ScheduleName, schedule_problems
 
 
 @dataclass(frozen=True)
@@ -12,12 +18,17 @@ class Optimization:
     """How the weights are found.
 
     Args:
-        optimizer: ``adam``, ``adamw`` or ``sgd``.
+        optimizer: ``adam``, ``adamw``, ``sgd`` or ``lbfgs``, which is for small models, one device
+            and all of the training data in one batch.
         learning_rate: Step size after the warm-up.
         weight_decay: Coefficient of the decay; spares biases, norms and embeddings.
         beta1: Decay rate of Adam's first moment.
         beta2: Decay rate of Adam's second moment.
         momentum: Momentum of ``sgd``.
+        max_iterations: Iterations of ``lbfgs`` in one optimiser step.
+        history_size: Iterations whose curvature ``lbfgs`` remembers.
+        line_search: ``strong_wolfe`` lets ``lbfgs`` find a step length that lowers the loss, around
+            the learning rate; with ``none`` that is the length.
         schedule: ``constant``, ``cosine`` (to ``minimum_ratio`` at the last step),
             ``inverse_sqrt`` or ``plateau`` (of the task's validation metric).
         warmup_steps: Length of the linear warm-up, in optimiser steps.
@@ -36,6 +47,9 @@ class Optimization:
     beta1: float = 0.9
     beta2: float = 0.98
     momentum: float = 0.0
+    max_iterations: int = 20
+    history_size: int = 20
+    line_search: LineSearch = "strong_wolfe"
     schedule: ScheduleName = "constant"
     warmup_steps: int = 0
     minimum_ratio: float = 0.0
@@ -50,6 +64,7 @@ class Optimization:
                 weight_decay=self.weight_decay,
                 betas=(self.beta1, self.beta2),
                 momentum=self.momentum,
+                lbfgs=self.lbfgs,
             ),
             *schedule_problems(
                 self.schedule,
@@ -60,6 +75,11 @@ class Optimization:
             ),
         ]
         raise_together(problems, ConfigError, "The optimisation cannot be set up:")
+
+    @property
+    def lbfgs(self) -> LBFGSOptions:
+        """What ``lbfgs`` alone understands."""
+        return LBFGSOptions(self.max_iterations, self.history_size, self.line_search)
 
 
 @dataclass(frozen=True)
@@ -96,9 +116,14 @@ class TeacherForcing:
         raise_together(problems, ConfigError, "Teacher forcing cannot be set up:")
 
     @property
+    def is_sampling(self) -> bool:
+        """Whether the decoder reads outputs of its own."""
+        return self.ratio < 1 or self.schedule != "constant"
+
+    @property
     def is_sampling_by_step(self) -> bool:
         """Whether the decoder reads samples of its own, and so runs one step at a time."""
-        return self.method == "step" and (self.ratio < 1 or self.schedule != "constant")
+        return self.method == "step" and self.is_sampling
 
 
 def range_problems(counts: dict[str, int], shares: dict[str, float]) -> list[str]:

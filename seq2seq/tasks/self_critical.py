@@ -97,7 +97,8 @@ class SelfCriticalTask(SequenceTask):
         temperature = self.self_critical.temperature
         likelihood = sequence_log_likelihood(layer, features, sampled.target, temperature)
         tokens = (sampled.target != PAD_ID).sum().to(likelihood.dtype)
-        return -(advantages * likelihood).sum() / self.mean_over_ranks(tokens)
+        (count,) = self.mean_over_ranks(tokens)
+        return -(advantages * likelihood).sum() / count
 
     def _sample(self, batch: Batch) -> tuple[Batch, Tensor]:
         """Sample outputs of each input.
@@ -123,7 +124,8 @@ class SelfCriticalTask(SequenceTask):
             [(tokenizer.decode(best.tokens), best.is_finished) for best in found],
         )
         by_input = torch.tensor(rewards, device=self.device).view(-1, samples)
-        self.log("train/reward", by_input.mean(), prog_bar=True)
+        summed, count = self.mean_over_ranks(by_input.sum(), by_input.new_tensor(by_input.numel()))
+        self.log("train/reward", summed / count, prog_bar=True)
         target = pad_sequences([best.tokens + [EOS_ID] * best.is_finished for best in found])
         rows = torch.arange(len(by_input), device=self.device).repeat_interleave(samples)
         sampled = batch._replace(target=target.to(self.device), rows=rows)
