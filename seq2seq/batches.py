@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -72,6 +73,27 @@ class Batch(NamedTuple):
         )
 
 
+class SeriesBatch(NamedTuple):
+    """One batch of windows of series.
+
+    Attributes:
+        values: In the units of the data, 0 where missing, float64 ``(batch, time, channels)``.
+        is_known: False where a value is missing or the row is padded, bool
+            ``(batch, time, channels)``.
+        indices: Position of each window in its split, int64 ``(batch,)``.
+        warm_up: How many of the leading steps may be read before the model runs free; what comes
+            after them is what a free-running forecast is scored on. All of them in training.
+        is_continued: True where row i goes on right after row i of the batch before: the state is
+            carried over, detached (truncated back-propagation through time).
+    """
+
+    values: Tensor
+    is_known: Tensor
+    indices: Tensor
+    warm_up: int
+    is_continued: bool = False
+
+
 class Memory(NamedTuple):
     """What a decoder knows of its input.
 
@@ -88,6 +110,17 @@ class Memory(NamedTuple):
     summary: Tensor
     keys: Tensor | None = None
 
+    @staticmethod
+    def nothing(rows: int, like: Tensor) -> "Memory":
+        """Return the memory of rows that have no input, on the device and of the type of a tensor.
+
+        Args:
+            rows: How many.
+            like: Any tensor.
+        """
+        mask = torch.zeros(rows, 0, dtype=torch.bool, device=like.device)
+        return Memory(like.new_zeros(rows, 0, 0), mask, like.new_zeros(rows, 0))
+
     def select(self, index: Tensor) -> "Memory":
         """Return the rows of ``index``, int64 ``(rows,)``, in that order."""
         keys = None if self.keys is None else self.keys[index]
@@ -103,12 +136,15 @@ class Prediction(NamedTuple):
         tokens: Target tokens, with the end of sequence where the search reached it.
         token_log_probs: Log-probability of each token.
         attention: Weights ``(tokens, source)``; None unless asked for.
-        source_tokens: What the columns of ``attention`` stand for, where they are words.
+        source_tokens: What the columns of ``attention`` and of ``contributions`` stand for, where
+            they are words.
         grid: Rows and columns of cells that the columns of ``attention`` stand for, row by row,
             where they are parts of a picture.
         probabilities: Of each class at each step, given the steps before, ``(steps, classes)``,
             where the output is labels.
         classes: What the columns of ``probabilities`` stand for.
+        contributions: How much each source token speaks for each of the labels, ``(steps,
+            source)``; None unless asked for.
         seconds: When the frame is shown that this is the prediction after, where a video has one
             for each frame.
         error: Why there is no output, where the input could not be used.
@@ -123,8 +159,25 @@ class Prediction(NamedTuple):
     grid: tuple[int, int] | None = None
     probabilities: Tensor | None = None
     classes: tuple[str, ...] | None = None
+    contributions: Tensor | None = None
     seconds: float | None = None
     error: str | None = None
+
+
+class Forecast(NamedTuple):
+    """How series go on, in the units of the data.
+
+    Attributes:
+        values: What comes after the steps that were read, ``(batch, horizon, channels)``.
+        deviation: Standard deviation of each of them, of the same shape; None where the model does
+            not tell.
+        one_step: Prediction of each step that was read, from the steps before it, ``(batch, time,
+            channels)``; not a number at the first steps, which nothing comes before.
+    """
+
+    values: Tensor
+    deviation: Tensor | None
+    one_step: Tensor
 
 
 NOTHING = Prediction(text="", score=0.0, tokens=[], token_log_probs=[])

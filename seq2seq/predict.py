@@ -8,16 +8,34 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TextIO
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from seq2seq.errors import CheckpointError, ConfigError, DataError
+from seq2seq.explanation import ExplanationKind, require_explainable
+from seq2seq.explanation_page import ExplanationPage
+from seq2seq.forecast import (
+    ForecastOptions,
+    add_forecast_arguments,
+    check_options,
+    forecast_file,
+    plot_forecast,
+    write_forecast,
+)
 from seq2seq.prediction_input import open_items, ready_chunks
 from seq2seq.prediction_output import Columns, FigureFolder, Format, row_format
-from seq2seq.predictor import Device, Precision, check_batch_size, load
+from seq2seq.predictor import (
+    Device,
+    Precision,
+    Predictor,
+    check_batch_size,
+    find_device,
+    load_task,
+)
 from seq2seq.search import SearchError, SearchOptions
 from seq2seq.tasks.base import SequenceTask
+from seq2seq.tasks.forecasting import Forecaster
 from seq2seq.tasks.labelling import LabelTask
 from seq2seq.tasks.video import VideoClassifier
 
@@ -81,6 +99,22 @@ def build_parser() -> ArgumentParser:
         ),
     )
     parser.add_argument(
+        "--explain",
+        type=ExplanationKind | None,
+        default=None,
+        help=(
+            "With jsonl or explain_page, for classifiers of text: how much each word speaks for "
+            "the label (a list for each of several labels). gradient: the gradient of the label's "
+            "log-probability by the embedded word, times that; attention: the word's share of it."
+        ),
+    )
+    parser.add_argument(
+        "--explain_page",
+        type=str | None,
+        default=None,
+        help="Page of HTML to write, with each word shaded by how much it speaks for the label.",
+    )
+    parser.add_argument(
         "--batch_size",
         type=int,
         default=64,
@@ -98,6 +132,7 @@ def build_parser() -> ArgumentParser:
         default="32",
         help="bf16 is quicker where the hardware has it, and changes scores a little.",
     )
+    add_forecast_arguments(parser)
     parser.add_class_arguments(SearchOptions, skip={"return_attention"})
     return parser
 
@@ -114,17 +149,29 @@ def run(arguments: Sequence[str] | None = None) -> None:
             inputs could not be used.
         CheckpointError: If the checkpoint cannot be used.
     """
-    options = build_parser().parse_args(arguments)
+    parser = build_parser()
+    options = parser.parse_args(arguments)
     check_batch_size(options.batch_size)
     if options.alignment and options.format != "jsonl":
         raise ConfigError(f"--alignment has no place in {options.format}. Set --format jsonl.")
+    _check_explanation(options)
     names = {field.name for field in fields(SearchOptions)}
     search_options = SearchOptions(
         **{name: value for name, value in vars(options).items() if name in names},
         return_attention=options.alignment or options.attention_dir is not None,
     )
-    predictor = load(options.ckpt_path, options.device, options.precision)
+    task = load_task(options.ckpt_path)
+    check_options(
+        task, [name for name in vars(options) if options[name] != parser.get_default(name)]
+    )
+    if isinstance(task, Forecaster):
+        _forecast(task.to(find_device(options.device)).eval(), options)
+        return
+    assert isinstance(task, SequenceTask)
+    predictor = Predictor(task, options.device, options.precision)
     kind = predictor.task.item_kind
+    if options.explain is not None:
+        require_explainable(predictor.task, options.explain)
     if options.alignment and kind != "line":
         raise ConfigError(
             f"--alignment is between words, and this checkpoint reads {kind}s. Set --attention_dir "
@@ -154,6 +201,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
         items = open_items(options.input, kind, stack)
         figures = _open_figures(options.attention_dir, options.input, predictor.task)
         output = _open_output(options.output, options.input, stack)
+        page = _open_page(options, stack)
         is_typed = options.input == "-" and sys.stdin.isatty()
         progress = stack.enter_context(_progress_bar(is_hidden=is_typed or output.isatty()))
         done = progress.add_task("decoded", total=None)
@@ -168,10 +216,14 @@ def run(arguments: Sequence[str] | None = None) -> None:
                 progress.advance(done)
             items = iter(())
         for chunk in ready_chunks(items, predictor.chunk_size(options.batch_size)):
-            found = predictor.predict_chunk(chunk, search_options, options.batch_size, count)
+            found = predictor.predict_chunk(
+                chunk, search_options, options.batch_size, count, options.explain
+            )
             for number, (item, predictions) in enumerate(zip(chunk, found, strict=True), count + 1):
                 if figures is not None:
                     figures.write(item, number, predictions[0])
+                if page is not None:
+                    page.write(number, predictions[0])
                 print(rows.write(item, predictions), file=output)
                 unusable += predictions[0].error is not None
             output.flush()
@@ -183,19 +235,58 @@ def run(arguments: Sequence[str] | None = None) -> None:
         )
 
 
+def _forecast(task: Forecaster, options: Namespace) -> None:
+    source, plot = options.input, options.plot
+    if source == "-":
+        raise ConfigError("--input -: a series is read from a file, whose ending says how.")
+    if plot is not None and Path(plot).resolve() in {
+        Path(path).resolve() for path in (source, options.output)
+    }:
+        raise ConfigError(f"--plot {plot}: is --input or --output, too. Give it another name.")
+    names = ForecastOptions._fields
+    found = forecast_file(task, source, ForecastOptions(**{name: options[name] for name in names}))
+    with ExitStack() as stack:
+        write_forecast(found, _open_output(options.output, source, stack))
+    if plot is not None:
+        plot_forecast(found, plot, f"{Path(source).name}: {options.horizon} steps on")
+
+
 def _open_figures(folder: str | None, source: str, task: SequenceTask) -> FigureFolder | None:
     if folder is None:
         return None
     return FigureFolder(Path(folder), task, Path(source) if Path(source).is_dir() else None)
 
 
-def _open_output(path: str, source: str, stack: ExitStack) -> TextIO:
+def _check_explanation(options: Namespace) -> None:
+    if options.explain_page is not None and options.explain is None:
+        raise ConfigError("--explain_page shows contributions. Set --explain gradient.")
+    if options.explain_page is not None and options.explain_page == options.output:
+        raise ConfigError("--explain_page would overwrite --output. Give it another name.")
+    if options.explain is None:
+        return
+    if options.format != "jsonl" and options.explain_page is None:
+        raise ConfigError(
+            f"--explain has no place in {options.format}. Set --format jsonl or --explain_page."
+        )
+    if options.n_best > 1:
+        raise ConfigError("--explain is about the most probable labels. Leave out --n_best.")
+
+
+def _open_page(options: Namespace, stack: ExitStack) -> ExplanationPage | None:
+    if options.explain_page is None:
+        return None
+    output = _open_output(options.explain_page, options.input, stack, "--explain_page")
+    title = {"gradient": "Gradient times input", "attention": "Attention"}[options.explain]
+    return stack.enter_context(ExplanationPage(output, f"{title} of each word"))
+
+
+def _open_output(path: str, source: str, stack: ExitStack, option: str = "--output") -> TextIO:
     if path == "-":
         # Names of files need not be UTF-8.
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]  # a real file here
         return sys.stdout
     if source != "-" and Path(path).exists() and Path(path).samefile(source):
-        raise ConfigError(f"{path}: --output would overwrite --input. Give it another name.")
+        raise ConfigError(f"{path}: {option} would overwrite --input. Give it another name.")
     try:
         return stack.enter_context(
             Path(path).open("w", encoding="utf-8", errors="backslashreplace")

@@ -82,7 +82,7 @@ def format_text(source: str, predictions: list[Prediction], *, columns: Columns)
         cells.append(f"{predictions[0].seconds:.3f}")
     for prediction in predictions:
         cells.append(prediction.text)
-        if columns.has_labels:
+        if prediction.probabilities is not None:
             cells.append(f"{probability(prediction):.4f}")
     return "\t".join(cells)
 
@@ -118,6 +118,12 @@ def _record(prediction: Prediction, has_alignment: bool) -> dict[str, Any]:
         record["classes"] = [
             {name: round(share, 5) for name, share in step} for step in top_classes(prediction)
         ]
+    if prediction.contributions is not None:
+        record["source_tokens"] = prediction.source_tokens
+        # One list for each label; small ones need their digits, too.
+        record["contributions"] = [
+            [float(f"{value:.4g}") for value in step] for step in prediction.contributions.tolist()
+        ]
     if has_alignment and prediction.attention is not None:
         record["source_tokens"] = prediction.source_tokens
         # For each target token the source token that it attends to most.
@@ -151,7 +157,8 @@ def format_csv(source: str, predictions: list[Prediction], *, columns: Columns) 
             row.append(rank)
         row.append(prediction.text)
         if columns.has_labels:
-            row.append(round(probability(prediction), 5) if is_there else "")
+            is_labelled = prediction.probabilities is not None
+            row.append(round(probability(prediction), 5) if is_labelled else "")
         writer.writerow([*row, round(prediction.score, 5) if is_there else "", error or ""])
     return output.getvalue().removesuffix("\n")
 

@@ -14,14 +14,19 @@ import torch
 from seq2seq.batches import NOTHING, Prediction
 from seq2seq.checkpoints import CHECKPOINT_KEY, read_checkpoint
 from seq2seq.errors import CheckpointError, ConfigError, DataError
+from seq2seq.explanation import ExplanationKind, explain, require_explainable
 from seq2seq.search import SearchOptions
 from seq2seq.tasks.base import ItemKind, SequenceTask
 from seq2seq.tasks.captioning import Captioner
+from seq2seq.tasks.forecasting import Forecaster
+from seq2seq.tasks.learning import LearningTask
+from seq2seq.tasks.text_classification import TextClassifier
 from seq2seq.tasks.translation import Translator
 from seq2seq.tasks.video import VideoClassifier
 
-TASKS: dict[str, type[SequenceTask]] = {
-    task.__name__: task for task in (Translator, Captioner, VideoClassifier)
+TASKS: dict[str, type[LearningTask]] = {
+    task.__name__: task
+    for task in (Translator, Captioner, VideoClassifier, TextClassifier, Forecaster)
 }
 CHUNK_BATCHES: dict[ItemKind, int] = {"line": 16, "picture": 4, "video": 2}
 """Batches' worth of inputs that are predicted together: many where they are sorted by length, else
@@ -49,11 +54,7 @@ class Predictor:
     def __init__(
         self, task: SequenceTask, device: Device = "auto", precision: Precision = "32"
     ) -> None:
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        elif device == "cuda" and not torch.cuda.is_available():
-            raise ConfigError("--device cuda: no GPU is visible. Use --device cpu or auto.")
-        self.task = task.to(device).eval()
+        self.task = task.to(find_device(device)).eval()
         self._is_mixed = precision == "bf16"
 
     def chunk_size(self, batch_size: int) -> int:
@@ -138,7 +139,12 @@ class Predictor:
             yield NOTHING._replace(error=str(error))
 
     def predict_chunk(
-        self, items: Sequence[str], options: SearchOptions, batch_size: int = 64, offset: int = 0
+        self,
+        items: Sequence[str],
+        options: SearchOptions,
+        batch_size: int = 64,
+        offset: int = 0,
+        explanation: ExplanationKind | None = None,
     ) -> list[list[Prediction]]:
         """Return the predictions of each input, best first.
 
@@ -149,9 +155,11 @@ class Predictor:
             options: How to search.
             batch_size: How many inputs to decode together.
             offset: Number of inputs before these, so that sampling gives each its own numbers.
+            explanation: What the best prediction's contributions are; None for no contributions.
 
         Raises:
-            ConfigError: If ``batch_size`` is less than 1.
+            ConfigError: If ``batch_size`` is less than 1, or the task's predictions cannot be
+                explained.
         """
         check_batch_size(batch_size)
         # Inputs of like length share a batch, so that little is spent on padding.
@@ -170,7 +178,7 @@ class Predictor:
                     usable[row] = item
             if usable:
                 places = torch.tensor([offset + row for row in usable])
-                found = self._predict_batch(list(usable.values()), places, options)
+                found = self._predict_batch(list(usable.values()), places, options, explanation)
                 for row, best in zip(usable, found, strict=True):
                     predictions[row] = best
         return predictions
@@ -196,12 +204,21 @@ class Predictor:
                 yield list(present)
 
     def _predict_batch(
-        self, loaded: list[Any], places: torch.Tensor, options: SearchOptions
+        self,
+        loaded: list[Any],
+        places: torch.Tensor,
+        options: SearchOptions,
+        explanation: ExplanationKind | None,
     ) -> list[list[Prediction]]:
         batch = self.task.collate(loaded)._replace(indices=places)
         batch = self.task.transfer_batch_to_device(batch, self.task.device, 0)
         with self._autocast():
-            return self.task.predict_batch(batch, options)
+            found = self.task.predict_batch(batch, options)
+            if explanation is None:
+                return found
+            task = require_explainable(self.task, explanation)
+            explained = explain(task, batch, [best for best, *_ in found], explanation)
+        return [[best, *others] for best, (_, *others) in zip(explained, found, strict=True)]
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.task.device.type, torch.bfloat16, enabled=self._is_mixed)
@@ -217,6 +234,19 @@ def check_batch_size(batch_size: int) -> None:
         raise ConfigError(f"batch_size={batch_size} must be at least 1.")
 
 
+def find_device(device: Device) -> str:
+    """Return the device that is meant.
+
+    Raises:
+        ConfigError: If it is not there.
+    """
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device cuda: no GPU is visible. Use --device cpu or auto.")
+    return device
+
+
 def load(path: str | Path, device: Device = "auto", precision: Precision = "32") -> Predictor:
     """Return a predictor for a checkpoint, without its configuration or training data.
 
@@ -224,6 +254,25 @@ def load(path: str | Path, device: Device = "auto", precision: Precision = "32")
         path: A ``.ckpt`` file that ``seq2seq fit`` wrote.
         device: Where to run; ``auto`` takes a GPU if there is one.
         precision: ``32`` or ``bf16``; see ``Predictor``.
+
+    Raises:
+        CheckpointError: If the file cannot be used; see ``load_task``.
+        ConfigError: If it is a forecaster's, or there is no such device.
+    """
+    task = load_task(path)
+    if not isinstance(task, SequenceTask):
+        raise ConfigError(
+            f"{path}: is a checkpoint of the task {type(task).__name__}, which goes on with "
+            "numbers. Use seq2seq.load_forecaster."
+        )
+    return Predictor(task, device, precision)
+
+
+def load_task(path: str | Path) -> LearningTask:
+    """Return the task of a checkpoint, as it was trained.
+
+    Args:
+        path: A ``.ckpt`` file that ``seq2seq fit`` wrote.
 
     Raises:
         CheckpointError: If the file is missing, damaged, foreign, of another version's format, or
@@ -250,4 +299,4 @@ def load(path: str | Path, device: Device = "auto", precision: Precision = "32")
             f"{path}: was written by seq2seq {own['version']} and does not fit this version "
             f"(see CHANGELOG.md): {textwrap.shorten(str(error), 300)}"
         ) from error
-    return Predictor(task, device, precision)
+    return task

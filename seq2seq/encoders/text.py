@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from seq2seq.batches import Memory, TextInput
 from seq2seq.nn.dropout import SequenceDropout
+from seq2seq.nn.pooling import PoolingKind, build_pooling
 from seq2seq.nn.recurrent import Cell, RecurrentStack
 from seq2seq.sequences import lengths_to_mask
 
@@ -21,6 +22,9 @@ class TextEncoder(nn.Module):
         dropout: Dropout on embeddings, between layers and on the memory.
         variational_dropout: Use the same dropout mask at every time step.
         layer_norm: Normalise the output of every layer.
+        pooling: What the summary is: the top layer's ``last`` state of each direction, or the
+            ``mean``, the ``max`` or an ``attention``-weighted mean of its outputs.
+        summary_dropout: Dropout on the summary.
 
     Source: Bahdanau et al. 2015, arXiv:1409.0473, section 3.2.
     """
@@ -36,6 +40,8 @@ class TextEncoder(nn.Module):
         dropout: float = 0.0,
         variational_dropout: bool = False,
         layer_norm: bool = False,
+        pooling: PoolingKind = "last",
+        summary_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.embedding = embedding
@@ -51,17 +57,31 @@ class TextEncoder(nn.Module):
             layer_norm=layer_norm,
         )
         self.memory_size = self.recurrent.output_size
+        self.pooling = build_pooling(pooling, self.memory_size)
+        self.summary_dropout = SequenceDropout(summary_dropout)
 
     def forward(self, inputs: TextInput) -> Memory:
         """Encode a batch.
 
         Returns:
-            Memory whose values are the top layer's outputs and whose summary is the top layer's
-            last state of each direction, side by side.
+            Memory whose values are the top layer's outputs and whose summary is what they were
+            pooled to; last states stand side by side, forward first.
         """
-        embedded = self.dropout(self.embedding(inputs.tokens))
-        outputs, state = self.recurrent(embedded, lengths=inputs.lengths)
-        summary = torch.cat(list(state[0][-self.recurrent.directions :]), dim=-1)
-        mask = lengths_to_mask(inputs.lengths, inputs.tokens.shape[1])
+        return self.encode(self.embedding(inputs.tokens), inputs.lengths)
+
+    def encode(self, embedded: Tensor, lengths: Tensor) -> Memory:
+        """Encode tokens that were embedded, as ``forward`` does.
+
+        Args:
+            embedded: ``(batch, source, embedding_size)``; padding does not matter.
+            lengths: Number of real tokens, at least 1, int64 ``(batch,)``.
+        """
+        outputs, state = self.recurrent(self.dropout(embedded), lengths=lengths)
+        mask = lengths_to_mask(lengths, embedded.shape[1])
+        if self.pooling is None:
+            summary = torch.cat(list(state[0][-self.recurrent.directions :]), dim=-1)
+        else:
+            summary = self.pooling(outputs, mask)
+        summary = self.summary_dropout(summary.unsqueeze(1)).squeeze(1)
         values: Tensor = self.dropout(outputs)
         return Memory(values, mask, summary)

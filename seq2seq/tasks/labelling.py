@@ -84,8 +84,9 @@ class LabelTask(SequenceTask):
         assert isinstance(layer, LabelOutput)
         scores = layer.score_labels(output.features).float().flatten(0, 1)
         classes = target.flatten() - FIRST_LABEL_ID
+        weights = self._weights.to(scores)
         total = nn.functional.cross_entropy(
-            scores, classes, self._weights, reduction="sum", label_smoothing=self.label_smoothing
+            scores, classes, weights, reduction="sum", label_smoothing=self.label_smoothing
         )
         with torch.no_grad():
             plain = nn.functional.cross_entropy(scores, classes, reduction="sum")

@@ -1,29 +1,27 @@
 """Translation: a text encoder in front of the shared decoder."""
 
-from collections.abc import Sequence
 from typing import ClassVar, Literal, cast, get_args
 
-import torch
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
-from seq2seq.batches import NOTHING, Batch, Prediction, TextInput
+from seq2seq.batches import NOTHING, Batch, Prediction
 from seq2seq.decoders.recurrent import Feed, RecurrentDecoder, option_problems
 from seq2seq.encoders.text import TextEncoder
-from seq2seq.errors import ConfigError, DataError, raise_together
+from seq2seq.errors import ConfigError, raise_together
 from seq2seq.metrics import CorpusTextMetric
 from seq2seq.nn.attention import AttentionKind
-from seq2seq.nn.embedding import TokenEmbedding, load_embeddings
+from seq2seq.nn.embedding import TokenEmbedding
 from seq2seq.nn.recurrent import Cell
 from seq2seq.search import Hypothesis, SearchOptions
-from seq2seq.sequences import EOS_ID, pad_sequences
-from seq2seq.tasks.base import NOT_SAVED, SequenceTask
+from seq2seq.sequences import EOS_ID
+from seq2seq.tasks.base import NOT_SAVED
 from seq2seq.tasks.options import Optimization, TeacherForcing, range_problems
+from seq2seq.tasks.text_source import TextSourceTask
 
 TiedWeights = Literal["none", "output", "all"]
 
 
-class Translator(SequenceTask):
+class Translator(TextSourceTask):
     """Recurrent encoder-decoder from text to text.
 
     Args:
@@ -175,57 +173,22 @@ class Translator(SequenceTask):
         )
         self.metric = metric
 
-    def setup(self, stage: str) -> None:
-        """Take over the tokenizers, and fill in pretrained embeddings before training.
-
-        Raises:
-            ConfigError: If a tokenizer has another size than the model.
-            DataError: If pretrained embeddings cannot be read, or fit none of the vocabulary.
-        """
-        super().setup(stage)
-        if stage != "fit":
-            return
+    def pretrained_embeddings(self) -> dict[str, tuple[nn.Module, str | None]]:
+        """Return the embeddings of both sides, and the files of their vectors."""
         layers = {"source": self.encoder.embedding, "target": self.decoder.input_layer}
-        for role, path in self.pretrained.items():
-            layer = layers[role]
-            if path is not None:
-                assert isinstance(layer, nn.Embedding)
-                self._fill(layer, path, role)
-
-    def _fill(self, layer: nn.Embedding, path: str, role: str) -> None:
-        tokenizer = self.tokenizers[role]
-        pieces = tokenizer.pieces(range(tokenizer.vocab_size))
-        filled = load_embeddings(layer, path, pieces)
-        if not filled:
-            raise DataError(
-                f"{path}: none of its words is in the {role} vocabulary. Set "
-                f"--model.{role}_embeddings to vectors of that language, written as the {role} "
-                "tokenizer writes words (normalisation, upper and lower case)."
-            )
-        rank_zero_info(f"{path}: filled {filled} of {len(pieces)} {role} embeddings.")
+        return {role: (layer, self.pretrained[role]) for role, layer in layers.items()}
 
     def expected_vocab_sizes(self) -> dict[str, int]:
         """Return the sizes of the source and the target vocabulary."""
         return self.vocab_sizes
 
-    def collate(self, items: Sequence[str]) -> Batch:
-        """Tokenise source texts."""
-        rows = [[*self.tokenizers["source"].encode(text), EOS_ID] for text in items]
-        lengths = torch.tensor([len(row) for row in rows])
-        return Batch(TextInput(pad_sequences(rows), lengths), None, torch.arange(len(rows)))
-
     def present(self, batch: Batch, row: int, hypothesis: Hypothesis) -> Prediction:
-        """Turn ids into text; an empty source, which is a lone EOS, gives an empty one."""
-        length = int(batch.inputs.lengths[row])
-        if length == 1:
+        """Turn ids into text; an empty source gives an empty one."""
+        if self.is_empty(batch, row):
             return NOTHING
         target = self.tokenizers["target"]
         ids = hypothesis.tokens + [EOS_ID] * hypothesis.is_finished
-        source_tokens = attention = None
-        if hypothesis.attention is not None:
-            source_ids = batch.inputs.tokens[row, :length].tolist()
-            source_tokens = self.tokenizers["source"].pieces(source_ids)
-            attention = hypothesis.attention[:, :length]
+        attention, source_tokens = self.attended(batch, row, hypothesis.attention)
         return Prediction(
             target.decode(hypothesis.tokens),
             hypothesis.score,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from seq2seq.errors import DataError
 from seq2seq.sequences import BOS_ID, EOS_ID, PAD_ID, UNK_ID
-from seq2seq.words import CAPTION_TOKENIZER, UNKNOWN_WORD, caption_words
+from seq2seq.words import CAPTION_TOKENIZER, UNKNOWN_WORD, WORD_RULES
 
 # Spelled as SentencePiece spells them.
 _SPECIAL_PIECES = {PAD_ID: "<pad>", UNK_ID: "<unk>", BOS_ID: "<s>", EOS_ID: "</s>"}
@@ -21,20 +21,23 @@ WORDS_MAGIC = b"seq2seq words\n"
 
 
 class WordTokenizer:
-    """A vocabulary of the words of ``caption_words``; others are unknown.
+    """A vocabulary of words by named rules; others are unknown.
 
     Instances can be pickled, so that loader workers may be spawned.
 
     Args:
         words: The words in the order of their ids, which begin after the special ones.
+        rules: What splits a text into words, a name of ``WORD_RULES``.
 
     Attributes:
         vocab_size: Number of words and special ids.
         fingerprint: A hash of the words and the rules they are made by, hexadecimal.
     """
 
-    def __init__(self, words: Sequence[str]) -> None:
+    def __init__(self, words: Sequence[str], rules: str = CAPTION_TOKENIZER) -> None:
         self._words = tuple(words)
+        self._rules = rules
+        self._split = WORD_RULES[rules]
         self._pieces = (*(_SPECIAL_PIECES[i] for i in range(len(_SPECIAL_PIECES))), *self._words)
         self._ids = {word: i for i, word in enumerate(self._words, start=len(_SPECIAL_PIECES))}
         self.vocab_size = len(self._pieces)
@@ -48,6 +51,7 @@ class WordTokenizer:
         minimum_count: int = 1,
         vocab_size_option: str = "--data.vocab_size",
         origin: str = "the training text",
+        rules: str = CAPTION_TOKENIZER,
     ) -> "WordTokenizer":
         """Take the most frequent words; of equally frequent ones, the first in the alphabet.
 
@@ -57,11 +61,12 @@ class WordTokenizer:
             minimum_count: How often a word has to occur.
             vocab_size_option: Where the user sets ``vocab_size``, for error messages.
             origin: Where the sentences come from, for error messages.
+            rules: What splits a text into words, a name of ``WORD_RULES``.
 
         Raises:
             DataError: If ``vocab_size`` does not fit the text, or the text has no word.
         """
-        counts = Counter(chain.from_iterable(map(caption_words, sentences)))
+        counts = Counter(chain.from_iterable(map(WORD_RULES[rules], sentences)))
         if not counts:
             raise DataError(f"A tokenizer needs text, but there is no word in {origin}.")
         frequent = [word for word, count in counts.items() if count >= minimum_count]
@@ -83,15 +88,15 @@ class WordTokenizer:
                 f"{len(frequent)} words occur {minimum_count} times or more. "
                 f"Set {vocab_size_option} to {len(frequent) + len(_SPECIAL_PIECES)} or less."
             )
-        return cls(sorted(frequent, key=lambda word: (-counts[word], word))[:wanted])
+        return cls(sorted(frequent, key=lambda word: (-counts[word], word))[:wanted], rules)
 
     @classmethod
     def from_bytes(cls, data: bytes, origin: str = "the given tokenizer") -> "WordTokenizer":
         """Load what ``to_bytes`` gave.
 
         Raises:
-            DataError: If ``data`` is something else, is damaged, or its words were made by other
-                rules than those of ``caption_words``.
+            DataError: If ``data`` is something else, is damaged, or its words were made by
+                rules that this version does not know.
         """
         try:
             if not data.startswith(WORDS_MAGIC):
@@ -100,17 +105,20 @@ class WordTokenizer:
             rules, words = content["rules"], content["words"]
             if not all(isinstance(word, str) for word in words) or len(set(words)) < len(words):
                 raise ValueError("its words are not different words")
+            if not isinstance(rules, str):
+                raise ValueError("its rules have no name")
         except (ValueError, TypeError, KeyError) as error:
             raise DataError(
                 f"{origin} is not a word vocabulary ({error}). "
                 "Give a file that this project wrote, or none to have one made."
             ) from error
-        if rules != CAPTION_TOKENIZER:
+        if rules not in WORD_RULES:
             raise DataError(
                 f"{origin} has words by the rules {rules!r}, this version knows "
-                f"{CAPTION_TOKENIZER!r}. Have the vocabulary made again, and train with it."
+                f"{' and '.join(map(repr, WORD_RULES))}. Have the vocabulary made again, and train "
+                "with it."
             )
-        return cls(words)
+        return cls(words, rules)
 
     @classmethod
     def from_tensor(cls, data: Tensor) -> "WordTokenizer":
@@ -119,7 +127,7 @@ class WordTokenizer:
 
     def to_bytes(self) -> bytes:
         """Return the words and the name of their rules, after a mark of their own."""
-        content = {"rules": CAPTION_TOKENIZER, "words": self._words}
+        content = {"rules": self._rules, "words": self._words}
         return WORDS_MAGIC + json.dumps(content).encode("ascii")
 
     def to_tensor(self) -> Tensor:
@@ -128,7 +136,7 @@ class WordTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of the words of ``text``, without ``BOS_ID`` and ``EOS_ID``."""
-        return [self._ids.get(word, UNK_ID) for word in caption_words(text)]
+        return [self._ids.get(word, UNK_ID) for word in self._split(text)]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Return what ``encode`` gives for each text."""
@@ -147,8 +155,8 @@ class WordTokenizer:
         """Return the spelling of each id."""
         return [self._pieces[int(i)] for i in ids]
 
-    def __reduce__(self) -> tuple[type["WordTokenizer"], tuple[tuple[str, ...]]]:
-        return type(self), (self._words,)
+    def __reduce__(self) -> tuple[type["WordTokenizer"], tuple[tuple[str, ...], str]]:
+        return type(self), (self._words, self._rules)
 
 
 def _to_bytes(data: Tensor) -> bytes:

@@ -6,6 +6,7 @@ import torch
 from seq2seq.batches import TextInput
 from seq2seq.encoders.text import TextEncoder
 from seq2seq.nn.embedding import TokenEmbedding
+from seq2seq.nn.pooling import PoolingKind
 from seq2seq.nn.recurrent import Cell
 
 ROWS = [[5, 6, 7, 3], [8, 3], [3]]
@@ -25,8 +26,9 @@ def text(rows, width=None):
 
 @pytest.mark.parametrize("cell", get_args(Cell))
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_extra_padding_and_batch_mates_change_nothing(cell, bidirectional):
-    model = encoder(cell=cell, num_layers=2, bidirectional=bidirectional)
+@pytest.mark.parametrize("pooling", get_args(PoolingKind))
+def test_extra_padding_and_batch_mates_change_nothing(cell, bidirectional, pooling):
+    model = encoder(cell=cell, num_layers=2, bidirectional=bidirectional, pooling=pooling)
     memory = model(text(ROWS, width=6))
     assert memory.values.shape == (3, 6, model.memory_size)
     for row, tokens in enumerate(ROWS):
@@ -45,8 +47,44 @@ def test_the_summary_is_the_last_state_of_each_direction():
         torch.testing.assert_close(backward, memory.values[row, 0, HIDDEN:])
 
 
-def test_every_parameter_gets_a_gradient():
-    model = encoder(num_layers=2, layer_norm=True)
+@pytest.mark.parametrize(("pooling", "pool"), [("mean", torch.mean), ("max", torch.amax)])
+def test_the_summary_is_the_mean_or_the_maximum_of_the_real_positions(pooling, pool):
+    # Outputs of a layer norm are not zero on padding.
+    memory = encoder(pooling=pooling, layer_norm=True)(text(ROWS, width=6))
+    for row, tokens in enumerate(ROWS):
+        expected = pool(memory.values[row, : len(tokens)], dim=0)
+        torch.testing.assert_close(memory.summary[row], expected)
+
+
+def test_the_summary_is_a_mean_weighted_by_a_learned_query():
+    model = encoder(pooling="attention")
+    memory = model(text(ROWS, width=6))
+    weights = model.pooling.weigh(memory.values, memory.mask)
+    assert torch.equal(weights > 0, memory.mask)
+    torch.testing.assert_close(weights.sum(dim=1), torch.ones(3).double())
+    for row in range(3):
+        expected = sum(weights[row, place] * memory.values[row, place] for place in range(6))
+        torch.testing.assert_close(memory.summary[row], expected)
+    with torch.no_grad():
+        model.pooling.query.weight.zero_()
+    torch.testing.assert_close(
+        model(text(ROWS)).summary, encoder(pooling="mean")(text(ROWS)).summary
+    )
+
+
+def test_dropout_on_the_summary_is_for_training_alone_and_spares_the_values():
+    model = encoder(pooling="mean", summary_dropout=0.5)
+    exact = model(text(ROWS))
+    dropped = model.train()(text(ROWS))
+    assert torch.equal(dropped.values, exact.values)
+    is_kept = dropped.summary != 0
+    assert 0 < is_kept.sum() < is_kept.numel()
+    torch.testing.assert_close(dropped.summary[is_kept], 2 * exact.summary[is_kept])
+
+
+@pytest.mark.parametrize("pooling", get_args(PoolingKind))
+def test_every_parameter_gets_a_gradient(pooling):
+    model = encoder(num_layers=2, layer_norm=True, pooling=pooling)
     memory = model(text(ROWS))
     (memory.values.square().sum() + memory.summary.square().sum()).backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in model.parameters())
