@@ -1,4 +1,6 @@
+import json
 import sys
+from datetime import date, timedelta
 from itertools import product
 from pathlib import Path
 
@@ -10,7 +12,10 @@ from datamodules.synthetic import generate_dates
 from seq2seq.cli import build_cli
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-RECIPES = sorted(CONFIGS.rglob("*.yaml"))
+# What only says where to run is no recipe.
+RECIPES = sorted(
+    path for path in CONFIGS.rglob("*.yaml") if path.parent.name not in ("cluster", "trainer")
+)
 NAMES = [str(path.relative_to(CONFIGS)) for path in RECIPES]
 TWO_STEPS = [
     *("--trainer.max_steps", "2", "--trainer.limit_val_batches", "1"),
@@ -49,6 +54,26 @@ def videos(folder):
     return folder
 
 
+def reviews(folder):
+    """Write a few reviews with two labels, a word each more than the one before."""
+    for split, count in (("train", 40), ("test", 4)):
+        rows = [
+            {"text": "a film " * (n + 1) + "goodbye"[: 4 + n % 2 * 3], "label": n % 2}
+            for n in range(count)
+        ]
+        lines = "".join(f"{json.dumps(row)}\n" for row in rows)
+        (folder / f"{split}.jsonl").write_text(lines)
+    return folder
+
+
+def weeks(folder):
+    """Write a series of fifteen years of weeks."""
+    start = date(1990, 1, 1)
+    rows = [f"{start + timedelta(weeks=week)},{300 + week % 52}" for week in range(15 * 52)]
+    (folder / "weeks.csv").write_text("\n".join(["date,co2", *rows]))
+    return folder / "weeks.csv"
+
+
 def data_options(name, folder):
     if name.startswith("captioning/flickr8k"):
         files = {"captions": pictures(folder) / "captions.csv", "images": folder}
@@ -57,7 +82,7 @@ def data_options(name, folder):
             *("--data.minimum_count", "1", "--data.vocab_size", "11", "--data.batch_size", "3"),
             *("--model.backbone_weights", "null", "--model.init_from", "null"),
         ]
-    if name == "captioning/shapes.yaml":
+    if name.startswith("captioning/shapes"):
         counts = {"train_count": 60, "val_count": 2, "test_count": 2, "batch_size": 4}
         return [
             *("--data.root", str(folder)),
@@ -69,6 +94,15 @@ def data_options(name, folder):
             *("--data.num_classes", "2", "--data.batch_size", "3"),
             *("--model.backbone_weights", "null"),
         ]
+    if name.startswith("text_classification/"):
+        return ["--data.source", str(reviews(folder)), "--data.vocab_size", "20"]
+    if name == "forecasting/sine.yaml":
+        return [
+            *("--data.length", "40", "--data.horizon", "10"),
+            *("--trainer.val_check_interval", "1"),  # an epoch is one step
+        ]
+    if name.startswith("forecasting/"):
+        return ["--data.source", str(weeks(folder))]
     if name.startswith("translation/"):
         return ["--data.root", str(corpus(folder)), "--data.vocab_size", "80"]
     return ["--data.root", str(folder), "--data.train_count", "300"]
@@ -81,7 +115,7 @@ def test_a_recipe_trains_two_steps_and_writes_into_its_own_folder(name, tmp_path
     data = tmp_path / "data"
     data.mkdir()
     path = CONFIGS / name
-    command = ["seq2seq", "fit", "--config", str(path), *data_options(name, data), *TWO_STEPS]
+    command = ["seq2seq", "fit", "--config", str(path), *TWO_STEPS, *data_options(name, data)]
     monkeypatch.setattr(sys, "argv", command)
     cli = build_cli()
     assert cli.trainer.global_step == 2

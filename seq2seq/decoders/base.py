@@ -81,7 +81,8 @@ class Decoder(nn.Module, ABC):
         """Run over whole sequences at once, as teacher forcing allows.
 
         Args:
-            inputs: Shifted targets, int64 ``(batch, time)``.
+            inputs: Shifted targets, int64 ``(batch, time)``; values ``(batch, time, channels)``
+                where the decoder is not over tokens.
             memory: Encoder output for the same rows.
             state: Where to go on from; ``init_state(memory)`` when None.
         """
@@ -91,7 +92,7 @@ class Decoder(nn.Module, ABC):
         """Advance by one token; gives what ``forward`` gives at that position.
 
         Args:
-            token: Previous token ids, int64 ``(rows,)``.
+            token: Previous token ids, int64 ``(rows,)``; or values ``(rows, channels)``.
             state: State of the same rows.
             memory: Encoder output of ``rows`` inputs, or of fewer: row ``i`` of the memory then
                 serves the ``rows / len(memory)`` adjacent rows of its beams.

@@ -13,20 +13,20 @@ from seq2seq.nn.dropout import SequenceDropout
 from seq2seq.nn.recurrent import Cell, RecurrentStack, state_parts
 
 Feed = Literal["output", "layer", "input"]
+Readout = Literal["tanh", "none"]
 
 
 class RecurrentDecoder(Decoder):
     """A stack of recurrent layers with attention, and a readout in front of the output layer.
 
-    The readout is ``tanh(W [state; context; input])`` (Bahdanau et al. 2015, arXiv:1409.0473,
-    appendix A.2.2, with tanh in the place of maxout).
-
     Args:
-        input_layer: Maps decoder inputs ``(batch, time)`` to ``(batch, time, input_size)``.
+        input_layer: Maps decoder inputs ``(batch, time)``, or values ``(batch, time, channels)``,
+            to ``(batch, time, input_size)``.
         output_layer: Maps features ``(..., feature_size)`` to scores ``(..., outputs)``.
         input_size: Width of an embedded input.
-        feature_size: Width of what the output layer reads.
-        memory_size: Width of the memory's values and summary.
+        feature_size: Width of what the output layer reads; ``hidden_size`` without a readout.
+        memory_size: Width of the memory's values and summary; 0 where there is nothing to know but
+            the inputs (``Memory.nothing``): the first state is then zero.
         hidden_size: Width of the recurrent state.
         num_layers: Number of recurrent layers.
         cell: Kind of recurrent cell.
@@ -37,7 +37,12 @@ class RecurrentDecoder(Decoder):
             query, the upper layers see the context (GNMT, arXiv:1609.08144, section 3.1).
             ``input``: the features of the previous step join the input (Luong et al., section
             3.3), which forces training to go step by step.
+        readout: ``tanh`` is ``tanh(W [state; context; input])`` (Bahdanau et al. 2015,
+            arXiv:1409.0473, appendix A.2.2, with tanh in the place of maxout); ``none`` lets the
+            output layer read the state of the last recurrent layer.
         dropout: Dropout on inputs, between layers and on features.
+        drops_inputs: Whether dropout is for inputs, too; not where one that is zero would be
+            another value.
         variational_dropout: Use the same dropout mask at every time step; not with feed ``input``.
         layer_norm: Normalise the output of every layer.
 
@@ -58,11 +63,14 @@ class RecurrentDecoder(Decoder):
         cell: Cell = "gru",
         attention: AttentionKind = "bilinear",
         feed: Feed = "layer",
+        readout: Readout = "tanh",
         dropout: float = 0.0,
+        drops_inputs: bool = True,
         variational_dropout: bool = False,
         layer_norm: bool = False,
     ) -> None:
         super().__init__()
+        assert readout == "tanh" or feature_size == hidden_size
         problems = option_problems(
             cell,
             attention,
@@ -79,9 +87,14 @@ class RecurrentDecoder(Decoder):
         self.state_shape = (self.num_parts * num_layers, hidden_size)
         self.input_layer = input_layer
         self.output_layer = output_layer
-        self.init_layer = nn.Linear(memory_size, self.num_parts * num_layers * hidden_size)
+        self.init_layer = (
+            nn.Linear(memory_size, self.num_parts * num_layers * hidden_size)
+            if memory_size
+            else None
+        )
         self.attention = build_attention(attention, hidden_size, memory_size)
         self.dropout = SequenceDropout(dropout, variational_dropout)
+        self.drops_inputs = drops_inputs
 
         def stack(width: int, layers: int, context_size: int) -> RecurrentStack:
             return RecurrentStack(
@@ -103,7 +116,11 @@ class RecurrentDecoder(Decoder):
             if num_layers > query_layers
             else None
         )
-        self.readout = nn.Linear(hidden_size + memory_size + input_size, feature_size)
+        self.readout = (
+            nn.Linear(hidden_size + memory_size + input_size, feature_size)
+            if readout == "tanh"
+            else None
+        )
 
     def prepare(self, memory: Memory) -> Memory:
         """Return ``memory`` with the attention's keys computed."""
@@ -112,13 +129,17 @@ class RecurrentDecoder(Decoder):
         return memory._replace(keys=self.attention.keys(memory.values))
 
     def init_state(self, memory: Memory) -> DecoderState:
-        """Return the state before the first step, made from the memory's summary.
+        """Return the state before the first step: made from the memory's summary, or else zero.
 
         Source: Bahdanau et al. 2015, arXiv:1409.0473, appendix A.2.2 (for every layer and part).
         """
-        initial = self.init_layer(memory.summary).tanh()
-        states = initial.unflatten(-1, self.state_shape).transpose(0, 1).contiguous()
-        fed = initial.new_zeros(len(initial), self.feature_size) if self.is_input_fed else None
+        rows = len(memory.summary)
+        if self.init_layer is None:
+            states = memory.summary.new_zeros(self.state_shape[0], rows, self.state_shape[1])
+        else:
+            initial = self.init_layer(memory.summary).tanh()
+            states = initial.unflatten(-1, self.state_shape).transpose(0, 1).contiguous()
+        fed = states.new_zeros(rows, self.feature_size) if self.is_input_fed else None
         return DecoderState(states.chunk(self.num_parts), fed)
 
     def forward(
@@ -127,13 +148,13 @@ class RecurrentDecoder(Decoder):
         """Run over whole sequences: in parallel, or step by step with input feeding.
 
         Args:
-            inputs: Shifted targets, int64 ``(batch, time)``.
+            inputs: Shifted targets, int64 ``(batch, time)``, or values ``(batch, time, channels)``.
             memory: Encoder output for the same rows.
             state: Where to go on from; ``init_state(memory)`` when None.
         """
         memory = self.prepare(memory)
         state = self.init_state(memory) if state is None else state
-        embedded = self.dropout(self.input_layer(inputs))
+        embedded = self._embed(inputs)
         if not self.is_input_fed:
             return self._advance(embedded, state, memory)
         features, attentions = [], []
@@ -149,8 +170,7 @@ class RecurrentDecoder(Decoder):
 
     def step(self, token: Tensor, state: DecoderState, memory: Memory) -> StepOutput:
         """Advance by one token; see ``Decoder.step``."""
-        embedded = self.dropout(self.input_layer(token.unsqueeze(1)))
-        output = self._advance(embedded, state, memory)
+        output = self._advance(self._embed(token.unsqueeze(1)), state, memory)
         attention = None if output.attention is None else output.attention.squeeze(1)
         return StepOutput(self.score(output.features.squeeze(1)), attention, output.state)
 
@@ -158,6 +178,10 @@ class RecurrentDecoder(Decoder):
         """Return unnormalised scores ``(..., outputs)`` of features ``(..., feature_size)``."""
         scores: Tensor = self.output_layer(features)
         return scores
+
+    def _embed(self, inputs: Tensor) -> Tensor:
+        embedded: Tensor = self.input_layer(inputs)
+        return self.dropout(embedded) if self.drops_inputs else embedded
 
     def _advance(self, embedded: Tensor, state: DecoderState, memory: Memory) -> DecoderOutput:
         """Advance by all steps of ``embedded``, ``(batch, time, input_size)``."""
@@ -179,8 +203,10 @@ class RecurrentDecoder(Decoder):
             upper = tuple(part[split:] for part in state.recurrent)
             hidden, upper = self.upper(self.dropout(hidden), upper, context=context)
             recurrent = tuple(torch.cat(parts) for parts in zip(lower, upper, strict=True))
-        joined = torch.cat([self.dropout(hidden), context, embedded], dim=-1)
-        features = self.dropout(self.readout(joined).tanh())
+        features = self.dropout(hidden)
+        if self.readout is not None:
+            joined = torch.cat([features, context, embedded], dim=-1)
+            features = self.dropout(self.readout(joined).tanh())
         fed = features[:, -1] if self.is_input_fed else None
         return DecoderOutput(features, weights, DecoderState(recurrent, fed))
 
@@ -219,7 +245,10 @@ def option_problems(
         )
         if value not in allowed
     ]
-    problems += attention_problems(attention, hidden_size, memory_size)
+    if memory_size:
+        problems += attention_problems(attention, hidden_size, memory_size)
+    elif attention != "none":
+        problems.append(f"attention {attention!r} has no memory to attend to. Set it to none.")
     if num_layers < 1:
         problems.append(f"a decoder needs at least one layer, not {num_layers}.")
     elif feed == "layer" and attention != "none" and num_layers < 2:

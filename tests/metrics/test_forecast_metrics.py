@@ -1,0 +1,59 @@
+import pytest
+import torch
+
+from seq2seq.batches import SeriesBatch
+from seq2seq.metrics.forecasts import ForecastMetrics
+
+ROWS, STEPS, WARM_UP, CHANNELS = 5, 7, 4, 2
+
+
+def example():
+    generator = torch.Generator().manual_seed(1)
+    values = torch.randn(ROWS, STEPS, CHANNELS, generator=generator, dtype=torch.float64)
+    is_known = torch.rand(values.shape, generator=generator) < 0.7
+    forecasts = [torch.randn(ROWS, STEPS - WARM_UP, CHANNELS, generator=generator) for _ in "abc"]
+    return values, is_known, forecasts
+
+
+def computed(cuts, *, with_naive=True):
+    values, is_known, forecasts = example()
+    metrics = ForecastMetrics()
+    for rows in cuts:
+        index = torch.tensor(rows)
+        batch = SeriesBatch(values[index], is_known[index], index, WARM_UP)
+        one_step, free, naive = (part[index] for part in forecasts)
+        metrics.update(batch, one_step, free, naive if with_naive else None)
+    return metrics, metrics.compute()
+
+
+def test_errors_are_those_of_known_values_after_the_warm_up():
+    values, is_known, forecasts = example()
+    truth, known = values[:, WARM_UP:], is_known[:, WARM_UP:]
+    one_step, free, naive = ((part - truth)[known] for part in forecasts)
+    by_row = [(forecasts[1] - truth)[row][known[row]].square().mean() for row in range(ROWS)]
+    _, found = computed([[0, 1, 2, 3, 4]])
+    expected = {
+        "one_step_mse": one_step.square().mean(),
+        "free_running_mse": free.square().mean(),
+        "mae": free.abs().mean(),
+        "seasonal_naive_mse": naive.square().mean(),
+        "seasonal_naive_mae": naive.abs().mean(),
+        "worst_free_running_mse": max(by_row),
+    }
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert float(found[name]) == pytest.approx(float(value), rel=1e-6), name
+
+
+@pytest.mark.parametrize("cuts", [[[0], [1, 2, 3], [4]], [[0, 1], [2, 3, 4], [0, 1]]])
+def test_batches_of_any_size_also_twice_give_the_same(cuts):
+    _, whole = computed([[0, 1, 2, 3, 4]])
+    _, found = computed(cuts)
+    for name, value in whole.items():
+        assert float(found[name]) == pytest.approx(float(value), rel=1e-6), name
+
+
+def test_without_a_naive_forecast_there_is_no_metric_of_it_and_what_was_computed_is_forgotten():
+    metrics, found = computed([[0, 1]], with_naive=False)
+    assert not any("naive" in name for name in found)
+    assert metrics.compute() == {}
