@@ -206,7 +206,7 @@ def test_a_series_too_short_to_begin_is_refused(folder, message):
     saved["hyper_parameters"]["difference"] = DAYS
     torch.save(saved, folder / "long.ckpt")
     error = message("--horizon", HORIZON, ckpt="long.ckpt")
-    assert f"days.csv: the series has {DAYS} steps, and the model needs {DAYS + 1}" in error
+    assert f"days.csv: The series has {DAYS} steps, and the model needs {DAYS + 1}" in error
 
 
 def test_files_are_not_overwritten(folder, message, tmp_path):

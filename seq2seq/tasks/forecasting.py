@@ -18,7 +18,7 @@ from seq2seq.tasks.forecasting_options import option_problems
 from seq2seq.tasks.learning import LearningTask
 from seq2seq.tasks.options import Optimization, TeacherForcing
 
-NOT_SAVED = ("washout", "optimization", "teacher_forcing", "init_from")
+NOT_SAVED = ("optimization", "teacher_forcing", "init_from")
 """Arguments kept out of a checkpoint: the user's to choose anew in every run."""
 
 DEFAULT_PATHS = 200
@@ -43,8 +43,6 @@ class Forecaster(LearningTask):
             takes out a trend, the length of a season that season; 0 for the value itself.
         dropout: Dropout between layers and before the output layer.
         layer_norm: Normalise the output of every recurrent layer.
-        washout: Number of steps at the beginning of a training window that are read and not scored:
-            what comes next cannot be told from a few values, and the rest would suffer for it.
         optimization: Optimiser, learning rate and its schedule.
         teacher_forcing: How often the true value is read in training, and else what was predicted
             for it; through that, unlike a token, gradients pass. Its method is ``step``.
@@ -71,16 +69,15 @@ class Forecaster(LearningTask):
         difference: int = 0,
         dropout: float = 0.0,
         layer_norm: bool = False,
-        washout: int = 0,
         optimization: Optimization = Optimization(),  # noqa: B008  # frozen
         teacher_forcing: TeacherForcing = TeacherForcing(method="step"),  # noqa: B008
         init_from: str | None = None,
     ) -> None:
         problems = option_problems(
             {"num_channels": num_channels, "hidden_size": hidden_size, "num_layers": num_layers},
-            {"difference": difference, "washout": washout},
             cell=cell,
             head=head,
+            difference=difference,
             dropout=dropout,
             optimization=optimization,
             teacher_forcing=teacher_forcing,
@@ -91,7 +88,6 @@ class Forecaster(LearningTask):
         )
         self.save_hyperparameters(ignore=NOT_SAVED)
         self.num_channels = num_channels
-        self.washout = washout
         self.decoder = SeriesDecoder(
             num_channels,
             hidden_size=hidden_size,
@@ -196,7 +192,6 @@ class Forecaster(LearningTask):
             ConfigError: If a window has nothing to predict.
         """
         values, is_known = self._standardize(batch.values), batch.is_known
-        is_scored = is_known
         if batch.is_continued:
             if self._carried is None:
                 raise CheckpointError(
@@ -205,11 +200,7 @@ class Forecaster(LearningTask):
                 )
             state = self._carried.to(values)
         else:
-            start = self._check_length(values.shape[1])
-            state = self.decoder.begin(values[:, :start], is_known[:, :start])
-            values, is_known = values[:, start:], is_known[:, start:]
-            is_scored = is_known.clone()
-            is_scored[:, : max(0, self.washout - start)] = False
+            values, is_known, state = self._begin(values, is_known)
         ratio = self.forcing_ratio()
         is_read = is_known
         if ratio < 1:
@@ -218,8 +209,8 @@ class Forecaster(LearningTask):
             is_read = is_known & (chances < ratio).unsqueeze(2)
         output: SeriesOutput = self.decoder(values, is_read, state)
         self._following = output.state.detach()
-        total = self._loss(output, values)[is_scored].sum()
-        summed, count = self.mean_over_ranks(total, is_scored.sum().to(total.dtype))
+        total = self._loss(output, values)[is_known].sum()
+        summed, count = self.mean_over_ranks(total, is_known.sum().to(total.dtype))
         count = count.clamp(min=1 / self.trainer.world_size)  # where no rank knows a value
         self.log("train/loss", summed / count, prog_bar=True)
         return total / count
@@ -295,8 +286,8 @@ class Forecaster(LearningTask):
             seed: Of the draws.
 
         Raises:
-            ConfigError: If the horizon or the number of futures is less than 1, the series has
-                other channels than the model, or is too short to begin.
+            ConfigError: If the horizon or the number of futures is less than 1, or the series has
+                other channels than the model or is too short to begin.
         """
         is_known = torch.ones_like(values, dtype=torch.bool) if is_known is None else is_known
         problems = [
@@ -307,11 +298,6 @@ class Forecaster(LearningTask):
         if values.shape[2] != self.num_channels:
             problems.append(
                 f"the series has {values.shape[2]} channels, the model {self.num_channels}."
-            )
-        if values.shape[1] < self.decoder.lead:
-            problems.append(
-                f"the series has {values.shape[1]} steps, and the model needs "
-                f"{self.decoder.lead} to begin. Give a longer one."
             )
         raise_together(problems, ConfigError, "There can be no forecast:")
         read = self._read(self._standardize(values), is_known)
@@ -330,20 +316,26 @@ class Forecaster(LearningTask):
     def _restore(self, values: Tensor) -> Tensor:
         return values.to(self.series_mean.dtype) * self.series_std + self.series_mean
 
-    def _check_length(self, steps: int) -> int:
-        """Return how many steps of a training window are needed to begin."""
+    def _begin(self, values: Tensor, is_known: Tensor) -> tuple[Tensor, Tensor, SeriesState]:
+        """Return what can be predicted of windows, and the state before it."""
         lead = self.decoder.lead
-        if steps <= max(lead, self.washout):
+        if values.shape[1] <= lead:
             raise ConfigError(
-                f"Windows of {steps} steps have nothing to learn from: the first {lead} are needed "
-                f"to begin, and --model.washout is {self.washout}. Raise --data.window or "
-                "--data.tbptt_steps, or lower --model.difference or --model.washout."
+                f"Windows of {values.shape[1]} steps have nothing to predict, as the first {lead} "
+                "are needed to begin. Raise --data.window or --data.tbptt_steps, or lower "
+                "--model.difference."
             )
-        return lead
+        state = self.decoder.begin(values[:, :lead], is_known[:, :lead])
+        return values[:, lead:], is_known[:, lead:], state
 
     def _read(self, values: Tensor, is_known: Tensor) -> SeriesOutput:
         """Predict each step of a series from those before it; not a number at the first ones."""
         lead = self.decoder.lead
+        if values.shape[1] < lead:
+            raise ConfigError(
+                f"The series has {values.shape[1]} steps, and the model needs {lead} to begin. "
+                "Give a longer one, such as by --data.warm_up, or lower --model.difference."
+            )
         state = self.decoder.begin(values[:, :lead], is_known[:, :lead])
         nothing = torch.full_like(values[:, :lead], torch.nan)
         if values.shape[1] == lead:
