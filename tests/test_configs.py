@@ -95,7 +95,10 @@ def data_options(name, folder):
             *("--model.backbone_weights", "null"),
         ]
     if name.startswith("text_classification/"):
-        return ["--data.source", str(reviews(folder)), "--data.vocab_size", "20"]
+        return [
+            *("--data.source", str(reviews(folder))),
+            *("--data.vocab_size", "8", "--data.batch_size", "3"),
+        ]
     if name == "forecasting/sine.yaml":
         return [
             *("--data.length", "40", "--data.horizon", "10"),
