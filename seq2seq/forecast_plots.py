@@ -51,9 +51,9 @@ class ForecastPlots(Callback):
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
         for number, window in enumerate(self._windows(trainer), start=1):
-            title = (
-                f"test window {number}, epoch {trainer.current_epoch}, step {trainer.global_step}"
-            )
+            title = f"test window {number}"
+            if trainer.global_step:  # not where a checkpoint is tested
+                title += f", epoch {trainer.current_epoch}, step {trainer.global_step}"
             values, is_known = window.values.to(task.device), window.is_known.to(task.device)
             start = window.warm_up
             forecast = task.forecast(

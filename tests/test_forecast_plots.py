@@ -64,6 +64,7 @@ def test_each_test_wave_is_drawn_after_every_epoch_and_test(make_trainer, drawn,
         assert torch.equal(values, truth[place])
         assert is_known.all()
         assert options["start"] == 11
+        assert options["title"] == f"test window {place + 1}, epoch 2, step 2"
         read = truth[place : place + 1]
         expected = task.eval().forecast(read[:, :11], horizon=6)
         assert torch.equal(forecast.values, expected.values)
@@ -102,6 +103,7 @@ def test_a_series_of_a_file_is_drawn_with_its_names_and_band(make_trainer, drawn
     checking.validate(forecaster(head="gaussian"), data, verbose=False)
     [(_, _, forecast, options)] = drawn
     assert options["names"] == ("warm", "cold")
+    assert options["title"] == "test window 1"
     assert forecast.deviation.shape == forecast.values.shape == (1, 5, 2)
 
 

@@ -45,6 +45,8 @@ FLOORS = {
     "seq2seq.tasks": 6,
     "seq2seq.callbacks": 6,
     "seq2seq.averaging": 6,
+    "seq2seq.checkpoint_files": 6,
+    "seq2seq.interruption": 6,
     "seq2seq.confusion": 7,
     "seq2seq.forecast_plots": 7,
     "seq2seq.forecast": 7,

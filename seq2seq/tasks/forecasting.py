@@ -21,9 +21,6 @@ from seq2seq.tasks.options import Optimization, TeacherForcing
 NOT_SAVED = ("optimization", "teacher_forcing", "init_from")
 """Arguments kept out of a checkpoint: the user's to choose anew in every run."""
 
-DEFAULT_PATHS = 200
-"""Number of futures that the deviation of a forecast is taken over."""
-
 
 class Forecaster(LearningTask):
     """Recurrent network that predicts the next values of a series, and runs free on its own.
@@ -268,7 +265,7 @@ class Forecaster(LearningTask):
         is_known: Tensor | None = None,
         horizon: int = 1,
         *,
-        paths: int = DEFAULT_PATHS,
+        paths: int = 200,
         seed: int = 1,
     ) -> Forecast:
         """Read series, and go on from there without looking at anything but the own outputs.

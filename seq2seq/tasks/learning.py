@@ -66,8 +66,8 @@ class LearningTask(PortableTask):
             self.log("train/teacher_forcing_ratio", ratio)
         return ratio
 
-    def mean_over_ranks(self, *sums: Tensor) -> Tensor:
-        """Return the means of scalars over all ranks, ``(sums,)``, without gradient.
+    def mean_over_ranks(self, *sums: Tensor) -> tuple[Tensor, ...]:
+        """Return the means of scalars over all ranks, without gradient.
 
         DDP averages gradients over ranks. So a summed loss is divided by the mean of what each rank
         counts: then all that they count weighs alike.
@@ -77,7 +77,7 @@ class LearningTask(PortableTask):
             # Lightning's `reduce` would first let all ranks wait for each other.
             torch.distributed.all_reduce(means)
             means = means / self.trainer.world_size
-        return means
+        return tuple(means)
 
     def on_train_start(self) -> None:
         """Let the loader of a resumed run go on where it was."""

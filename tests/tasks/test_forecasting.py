@@ -132,35 +132,17 @@ def test_windows_without_a_step_to_predict_are_refused(monkeypatch):
     task = by_hand(forecaster(difference=11), monkeypatch)
     with pytest.raises(ConfigError, match=r"Windows of 12 steps .* first 12 .*tbptt_steps"):
         task.training_step(batch_of(series()), 0)
-    task = by_hand(forecaster(washout=12), monkeypatch)
-    with pytest.raises(ConfigError, match=r"Windows of 12 steps .*--model\.washout is 12"):
-        task.training_step(batch_of(series()), 0)
-
-
-@pytest.mark.parametrize("washout", [0, 1, 2, 5])
-def test_the_first_steps_are_read_and_not_scored(monkeypatch, washout):
-    task, values = by_hand(forecaster(washout=washout), monkeypatch), series()
-    errors = (task.forecast(values).one_step - values) / task.series_std
-    expected = errors[:, max(1, washout) :].square().mean().float()
-    torch.testing.assert_close(task.training_step(batch_of(values), 0), expected)
-    chunk = batch_of(values, is_continued=True)  # nothing is left out of what goes on
-    task.on_train_batch_start(chunk, 1)
-    state = task._carried
-    scaled = task._standardize(values)
-    output = task.decoder(scaled, torch.ones_like(scaled).bool(), state)
-    expected = (output.values - scaled).square().mean()
-    torch.testing.assert_close(task.training_step(chunk, 1), expected)
 
 
 def test_all_problems_of_the_options_come_together():
     with pytest.raises(ConfigError) as error:
-        forecaster(cell="sru", head="poisson", hidden_size=0, difference=-1, washout=-2)
+        forecaster(cell="sru", head="poisson", hidden_size=0, difference=-1, dropout=1.0)
     for problem in (
         "cell is 'sru'",
         "head is 'poisson'",
         "hidden_size=0",
         "difference=-1",
-        "washout=-2",
+        "dropout=1.0",
     ):
         assert problem in str(error.value)
 
