@@ -24,17 +24,20 @@ class BucketBatchSampler(Sampler[list[int]]):
     epoch has the same number of batches, which Lightning asks for only once, and every index comes
     exactly once. Without shuffling, the batches are cut from the sorted indices, shortest first.
 
-    Batches are dealt to the ranks in turn. Where they do not divide evenly, the first ones are
-    dealt again, so that every rank has the same number: fewer than ``world_size`` batches are
-    seen twice. A metric must leave out what it has seen, by index.
+    With several ranks a batch is cut for all of them and its rows are dealt out in turn: in every
+    step, all have as many rows of like lengths, and the last batch alone may have one row more for
+    some. Where it has fewer rows than there are ranks, each rank has all of them (or, where its
+    budget is too small for that, one of them), and a metric must leave out what it has seen, by
+    index. So a step of ``n`` ranks sees what a step of one rank with ``n`` times the budgets sees;
+    exactly, where ``max_sentences`` and not ``max_tokens`` limits the rows.
 
     The order is a pure function of ``(seed, epoch)``; with ``position`` a run resumes exactly.
 
     Args:
         lengths: Length of each example, int ``(examples,)``.
-        max_tokens: Budget of a batch: its longest length times its rows stays within. An example
-            that is longer has a batch of its own.
-        max_sentences: Largest number of rows; no limit when None.
+        max_tokens: Budget of a rank's share of a batch: its longest length times its rows stays
+            within. An example that is longer is a share of its own.
+        max_sentences: Largest number of rows of a share; no limit when None.
         shuffle: Whether each epoch has its own order, as training wants.
         seed: Of the shuffling.
         rank: Which share to give; that of this process when None.
@@ -70,7 +73,9 @@ class BucketBatchSampler(Sampler[list[int]]):
         widths = self._lengths[self._sorted]
         if shuffle:
             self._bucket, widths = _buckets(widths)
-        self._cuts = _cut(widths, max_tokens, max_sentences)
+        self._cuts = _cut(widths, max_tokens, max_sentences, self.world_size)
+        # How many rows surely fit into a share, whichever they are.
+        self._fitting = _rows(int(widths.max(initial=1)), max_tokens, max_sentences)
 
     @property
     def sampler(self) -> "BucketBatchSampler":
@@ -79,13 +84,20 @@ class BucketBatchSampler(Sampler[list[int]]):
 
     @property
     def padding_share(self) -> float:
-        """Share of padding in the batches of this epoch, between 0 and 1."""
-        if not len(self._lengths):
-            return 0.0
-        starts = self._cuts[:-1]
-        longest = np.maximum.reduceat(self._lengths[self._order()], starts)
-        padded = int((longest * np.diff(self._cuts)).sum())
-        return 1.0 - int(self._lengths.sum()) / padded if padded else 0.0
+        """Share of padding in the batches of this epoch, all ranks together, between 0 and 1."""
+        padded, real = (int(tokens.sum()) for tokens in self._tokens())
+        return 1.0 - real / padded if padded else 0.0
+
+    @property
+    def imbalance(self) -> float:
+        """How many times the mean of all ranks the largest share has, in padded tokens; 1 or more.
+
+        It is the mean over the steps of this epoch, weighted by their tokens: a step takes as long
+        as its largest share.
+        """
+        padded, _ = self._tokens()
+        mean = float(padded.mean(axis=1).sum())
+        return float(padded.max(axis=1).sum()) / mean if mean else 1.0
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order to give next; does nothing when ``epoch`` is already under way.
@@ -137,15 +149,14 @@ class BucketBatchSampler(Sampler[list[int]]):
         self._is_resumed = True
 
     def __len__(self) -> int:
-        batches = len(self._cuts) - 1
-        return -(-batches // self.world_size)
+        return len(self._cuts) - 1
 
     def __iter__(self) -> Iterator[list[int]]:
         self.position = self.position if self._is_resumed else 0
         self._is_resumed = False
-        order, dealt = self._order(), self._deal()
-        for batch in dealt[self.position :]:
-            yield order[self._cuts[batch] : self._cuts[batch + 1]].tolist()
+        order, batches = self._order(), self._batch_order()
+        for batch in batches[self.position :]:
+            yield self._share(order, batch, self.rank).tolist()
 
     def _order(self) -> NDArray[np.int64]:
         if not self.shuffle:
@@ -153,12 +164,30 @@ class BucketBatchSampler(Sampler[list[int]]):
         ties = self._generator(0).random(len(self._sorted))
         return self._sorted[np.lexsort((ties, self._bucket))]
 
-    def _deal(self) -> NDArray[np.int64]:
-        """Return the numbers of the batches of this rank, in order."""
+    def _batch_order(self) -> NDArray[np.int64]:
+        """Return the numbers of the batches, in the order of this epoch."""
         batches = np.arange(len(self._cuts) - 1)
-        if self.shuffle:
-            batches = self._generator(1).permutation(batches)
-        return np.resize(batches, len(self) * self.world_size)[self.rank :: self.world_size]
+        return self._generator(1).permutation(batches) if self.shuffle else batches
+
+    def _share(self, order: NDArray[np.int64], batch: int, rank: int) -> NDArray[np.int64]:
+        """Return the rows of a batch that a rank has; ``order`` is that of the epoch."""
+        rows = order[self._cuts[batch] : self._cuts[batch + 1]]
+        if len(rows) >= self.world_size:
+            return rows[rank :: self.world_size]
+        # Of rows that all ranks have, none weighs more than another.
+        return rows if len(rows) <= self._fitting else rows[[rank % len(rows)]]
+
+    def _tokens(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the tokens of each share, with and without padding, ``(batches, ranks)``."""
+        order = self._order()
+        shares = [
+            self._lengths[self._share(order, batch, rank)]
+            for batch in range(len(self._cuts) - 1)
+            for rank in range(self.world_size)
+        ]
+        padded = [len(lengths) * int(lengths.max()) for lengths in shares]
+        real = [int(lengths.sum()) for lengths in shares]
+        return np.reshape(padded, (-1, self.world_size)), np.reshape(real, (-1, self.world_size))
 
     def _generator(self, purpose: int) -> np.random.Generator:
         return np.random.default_rng((self.seed, self.epoch, purpose))
@@ -204,15 +233,22 @@ def _buckets(widths: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.i
 
 
 def _cut(
-    widths: NDArray[np.int64], max_tokens: int, max_sentences: int | None
+    widths: NDArray[np.int64], max_tokens: int, max_sentences: int | None, ranks: int
 ) -> NDArray[np.int64]:
     """Return where each batch of the ascending ``widths`` begins, and the end of the last."""
     cuts = [0]
     while cuts[-1] < len(widths):
         start = cuts[-1]
-        rows = max_tokens // max(1, int(widths[start]))
-        rows = rows if max_sentences is None else min(rows, max_sentences)
-        window = widths[start : start + max(1, rows)]
-        padded = window * np.arange(1, len(window) + 1)
-        cuts.append(start + max(1, int(np.count_nonzero(padded <= max_tokens))))
+        rows = _rows(int(widths[start]), max_tokens, max_sentences)
+        rows = min(rows, -(-(len(widths) - start) // ranks))
+        shares = np.arange(1, rows + 1)
+        ends = np.minimum(start + ranks * shares, len(widths))
+        fitting = max(1, int(np.count_nonzero(shares * widths[ends - 1] <= max_tokens)))
+        cuts.append(int(ends[fitting - 1]))
     return np.asarray(cuts, dtype=np.int64)
+
+
+def _rows(width: int, max_tokens: int, max_sentences: int | None) -> int:
+    """Return how many rows of a width fit into a share; at least one is taken."""
+    rows = max(1, max_tokens // max(1, width))
+    return rows if max_sentences is None else min(rows, max_sentences)

@@ -16,6 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 from seq2seq.batches import Batch, Prediction
 from seq2seq.sequences import PAD_ID
 from seq2seq.tasks.base import SequenceTask
+from seq2seq.tasks.learning import LearningTask
 
 Item = TypeVar("Item")
 
@@ -69,7 +70,7 @@ class SampleLogger(Callback):
     ) -> None:
         """Keep the samples that are in this batch: loaders sort by length, not as in the corpus."""
         del pl_module, batch_idx, dataloader_idx
-        if trainer.sanity_checking:
+        if trainer.sanity_checking or outputs is None:  # as of a task that decodes nothing
             return
         predictions: list[Prediction] = outputs
         for row, index in enumerate(batch.indices.tolist()):
@@ -84,7 +85,7 @@ class SampleLogger(Callback):
         samples = [sample for _, sample in sorted(_gather(trainer, self._found).items())]
         if not trainer.is_global_zero:
             return
-        assert isinstance(pl_module, SequenceTask)
+        assert isinstance(pl_module, LearningTask)
         scores = {
             name: value.item()
             for name, value in trainer.callback_metrics.items()
@@ -95,16 +96,17 @@ class SampleLogger(Callback):
         for sample in samples:
             pl_module.print(f"  {sample.line}")
         if samples:
+            assert isinstance(pl_module, SequenceTask)
             _log_samples(trainer, pl_module, samples)
         self._show_signatures(trainer, pl_module, "val")
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Print the signatures of the metrics below Lightning's table of them."""
         if trainer.is_global_zero:
-            assert isinstance(pl_module, SequenceTask)
+            assert isinstance(pl_module, LearningTask)
             self._show_signatures(trainer, pl_module, "test")
 
-    def _show_signatures(self, trainer: pl.Trainer, task: SequenceTask, stage: str) -> None:
+    def _show_signatures(self, trainer: pl.Trainer, task: LearningTask, stage: str) -> None:
         if task.signatures == self._shown_signatures:
             return
         self._shown_signatures = task.signatures
@@ -117,7 +119,12 @@ class SampleLogger(Callback):
 
 
 class Throughput(Callback):
-    """Logs how many target tokens per second training gets through, on all ranks together.
+    """Logs how fast training is, and how much of its time it waits for data.
+
+    ``train/tokens_per_second`` counts target tokens on all ranks together, where there are any.
+    ``train/data_wait_share`` is the share of the time between the end of a step and the beginning
+    of the next one, on this rank; a device that is still at work when its next step is given to it
+    loses less. Several ranks are also told how unevenly their batches share the work.
 
     Args:
         window_steps: Number of batches that one figure covers.
@@ -127,46 +134,63 @@ class Throughput(Callback):
         self.window_steps = window_steps
         self._tokens: Tensor | int = 0
         self._batches = 0
-        self._seconds = 0.0
+        self._working_seconds = 0.0
+        self._waiting_seconds = 0.0
         self._started = 0.0
+        self._ended: float | None = None  # None where what comes next is no wait for data
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say how uneven the batches of the ranks are."""
+        if trainer.world_size == 1 or not trainer.is_global_zero:
+            return
+        sampler = getattr(trainer.train_dataloader, "batch_sampler", None)
+        imbalance = getattr(sampler, "imbalance", None)  # which this project's samplers know
+        if imbalance is not None:
+            pl_module.print(
+                f"Of {trainer.world_size} processes, the one with most to do in a step has "
+                f"{imbalance:.3f} times the mean of padded tokens."
+            )
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Start the clock where a window begins."""
+        """Let a step begin."""
         del trainer, pl_module, batch, batch_idx
-        if self._batches == 0:
-            self._seconds, self._started = 0.0, time.perf_counter()
+        self._started = time.perf_counter()
+        if self._ended is not None:
+            self._waiting_seconds += self._started - self._ended
 
     def on_train_batch_end(
         self,
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
         outputs: Any,
-        batch: Batch,
+        batch: Any,
         batch_idx: int,
     ) -> None:
         """Count a batch, and log at the end of a window."""
         del outputs, batch_idx
-        if batch.target is None:
-            return
-        self._tokens = self._tokens + (batch.target != PAD_ID).sum()
+        target = getattr(batch, "target", None)  # a series has no tokens
+        if target is not None:
+            self._tokens = self._tokens + (target != PAD_ID).sum()
         self._batches += 1
-        if self._batches == self.window_steps:
-            tokens = float(self._tokens) * trainer.world_size  # waits for the device to finish
-            seconds = self._seconds + time.perf_counter() - self._started
-            pl_module.log("train/tokens_per_second", tokens / seconds)
-            self._tokens, self._batches = 0, 0
+        is_over = self._batches == self.window_steps
+        tokens = float(self._tokens) if is_over else 0.0  # waits for the device to finish
+        self._ended = time.perf_counter()
+        self._working_seconds += self._ended - self._started
+        if not is_over:
+            return
+        seconds = self._working_seconds + self._waiting_seconds
+        if tokens:
+            pl_module.log("train/tokens_per_second", tokens * trainer.world_size / seconds)
+        pl_module.log("train/data_wait_share", self._waiting_seconds / seconds)
+        self._tokens, self._batches, self._ended = 0, 0, None
+        self._working_seconds = self._waiting_seconds = 0.0
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stop the clock: an epoch may be shorter than a window, so one spans validations."""
+        """Count no validation: an epoch may be shorter than a window, so one spans validations."""
         del trainer, pl_module
-        self._seconds += time.perf_counter() - self._started
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Let the clock go on."""
-        del trainer, pl_module
-        self._started = time.perf_counter()
+        self._ended = None
 
 
 class PredictionWriter(Callback):

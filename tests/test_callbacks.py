@@ -201,11 +201,18 @@ def clock(monkeypatch):
 
 def train_batch(throughput, clock, logged, target, seconds, world_size=1):
     trainer = SimpleNamespace(world_size=world_size)
-    task = SimpleNamespace(log=lambda name, value: logged.append((name, value)))
-    batch = Batch(None, torch.tensor(target), torch.arange(len(target)))
+    task = SimpleNamespace(log=lambda name, value: logged.append((name, pytest.approx(value))))
+    batch = Batch(None, torch.tensor(target), torch.arange(len(target))) if target else None
     throughput.on_train_batch_start(trainer, task, batch, 0)
     clock.now += seconds
     throughput.on_train_batch_end(trainer, task, None, batch, 0)
+
+
+def figures(tokens_per_second, data_wait_share):
+    return [
+        ("train/tokens_per_second", tokens_per_second),
+        ("train/data_wait_share", data_wait_share),
+    ]
 
 
 def test_throughput_is_real_target_tokens_by_seconds_of_training(clock):
@@ -214,10 +221,27 @@ def test_throughput_is_real_target_tokens_by_seconds_of_training(clock):
     assert logged == []
     train_batch(throughput, clock, logged, [[3, 0], [3, 0]], seconds=0.5)
     clock.now += 50  # between windows
-    assert logged == [("train/tokens_per_second", pytest.approx(7 / 2.5))]
+    assert logged == figures(7 / 2.5, 0)
     for _ in range(2):
         train_batch(throughput, clock, logged, [[5, 3]], seconds=1.0, world_size=3)
-    assert logged[1:] == [("train/tokens_per_second", pytest.approx(3 * 4 / 2))]
+    assert logged[2:] == figures(3 * 4 / 2, 0)
+
+
+def test_the_time_from_step_to_step_is_the_share_of_waiting_for_data(clock):
+    throughput, logged = Throughput(window_steps=3), []
+    for _ in range(2):  # the second window as the first
+        for wait in (0.25, 0.5, 0.0):
+            train_batch(throughput, clock, logged, [[5, 6, 3]], seconds=1.0)
+            clock.now += wait
+    assert logged == 2 * figures(9 / 3.75, 0.75 / 3.75)
+
+
+def test_series_have_no_tokens_but_wait_for_data_too(clock):
+    throughput, logged = Throughput(window_steps=2), []
+    for _ in range(2):
+        train_batch(throughput, clock, logged, target=None, seconds=1.5)
+        clock.now += 1.0
+    assert logged == [("train/data_wait_share", 0.25)]
 
 
 def test_validation_is_not_counted_and_short_epochs_share_a_window(clock):
@@ -227,13 +251,29 @@ def test_validation_is_not_counted_and_short_epochs_share_a_window(clock):
     clock.now += 1000
     throughput.on_validation_end(None, None)
     train_batch(throughput, clock, logged, [[5, 3]], seconds=3.0)
-    assert logged == [("train/tokens_per_second", pytest.approx(5 / 5))]
+    assert logged == figures(5 / 5, 0)
 
 
 def test_a_training_logs_a_plausible_throughput(make_translator, make_dates, make_trainer):
     trainer = make_trainer(callbacks=[Throughput(window_steps=3)], max_steps=3, limit_val_batches=0)
     trainer.fit(make_translator(optimization=Optimization()), make_dates())
     assert 10 < trainer.callback_metrics["train/tokens_per_second"] < 1e7
+    assert 0 < trainer.callback_metrics["train/data_wait_share"] < 1
+
+
+@pytest.mark.parametrize(
+    ("world_size", "rank", "is_told"), [(1, 0, False), (2, 0, True), (2, 1, False)]
+)
+def test_several_processes_are_told_how_uneven_their_batches_are(world_size, rank, is_told):
+    sampler = SimpleNamespace(imbalance=1.0625)
+    trainer = SimpleNamespace(
+        world_size=world_size,
+        is_global_zero=rank == 0,
+        train_dataloader=SimpleNamespace(batch_sampler=sampler),
+    )
+    printed = []
+    Throughput().on_train_start(trainer, SimpleNamespace(print=printed.append))
+    assert [("1.062 times the mean" in line) for line in printed] == [True] * is_told
 
 
 # Predictions.

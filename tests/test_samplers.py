@@ -45,14 +45,21 @@ def test_batches_keep_their_promises(
         each.set_epoch(epoch)
     dealt = [list(each) for each in ranks]
     assert {len(batches) for batches in dealt} == {len(ranks[0])}  # every rank has as many
-    batches = {tuple(batch) for batch in chain(*dealt)}
-    # Every index exactly once, apart from batches that were dealt again as a whole.
-    assert sorted(chain(*batches)) == list(range(len(lengths)))
-    assert sum(map(len, dealt)) - len(batches) < world_size
-    for batch in batches:
-        longest = max(lengths[index] for index in batch)
-        assert len(batch) == 1 or longest * len(batch) <= max_tokens
-        assert max_sentences is None or len(batch) <= max_sentences
+    for share in chain(*dealt):
+        assert share  # of every batch, every rank has something
+        longest = max(lengths[index] for index in share)
+        assert len(share) == 1 or longest * len(share) <= max_tokens
+        assert max_sentences is None or len(share) <= max_sentences
+    batches = [sorted({*chain(*shares)}) for shares in zip(*dealt, strict=True)]
+    assert sorted(chain(*batches)) == list(range(len(lengths)))  # every index exactly once
+    uneven = 0
+    for batch, *shares in zip(batches, *dealt, strict=True):
+        sizes = [*map(len, shares)]
+        if len(batch) >= world_size:  # no two ranks have the same row
+            assert sum(sizes) == len(batch)
+            assert max(sizes) - min(sizes) <= 1
+        uneven += len(batch) % world_size > 0
+    assert uneven <= 1  # only the last of all
 
 
 def test_a_sentence_over_the_budget_has_its_own_batch():
@@ -87,15 +94,80 @@ def test_a_second_pass_in_the_same_epoch_starts_again():
     assert list(batches) == list(batches)
 
 
+@given(
+    lengths=st.lists(st.integers(1, 50), min_size=1, max_size=60),
+    rows=st.integers(1, 6),
+    shuffle=st.booleans(),
+    world_size=st.integers(1, 5),
+    epoch=st.integers(0, 3),
+)
+@settings(max_examples=100, deadline=None)
+def test_the_ranks_together_see_what_one_with_all_their_rows_sees(
+    lengths, rows, shuffle, world_size, epoch
+):
+    options = {"max_tokens": 10**6, "shuffle": shuffle}
+    alone = sampler(lengths, max_sentences=rows * world_size, rank=0, world_size=1, **options)
+    ranks = [
+        sampler(lengths, max_sentences=rows, rank=rank, world_size=world_size, **options)
+        for rank in range(world_size)
+    ]
+    for each in (alone, *ranks):
+        each.set_epoch(epoch)
+    for batch, *shares in zip(alone, *ranks, strict=True):
+        assert {*chain(*shares)} == {*batch}
+
+
+def test_no_row_weighs_more_where_there_are_fewer_than_ranks():
+    ranks = [sampler([3, 4], rank=rank, world_size=5) for rank in range(5)]
+    assert [[sorted(share) for share in each] for each in ranks] == 5 * [[[0, 1]]]
+    # Not even two fit.
+    ranks = [sampler([80, 70], rank=rank, world_size=5) for rank in range(5)]
+    assert Counter(chain(*chain(*ranks))) == {1: 3, 0: 2}
+
+
+def test_the_number_of_processes_may_change_in_the_middle_of_an_epoch():
+    def rows_per_rank(rows, world_size):
+        return [
+            sampler(max_tokens=10**6, max_sentences=rows, rank=rank, world_size=world_size)
+            for rank in range(world_size)
+        ]
+
+    def steps(ranks):
+        return [{*chain(*shares)} for shares in zip(*ranks, strict=True)]
+
+    [alone], pair = rows_per_rank(12, 1), rows_per_rank(6, 2)
+    expected = steps([alone])
+    alone.position = 5
+    for each in pair:
+        each.load_state_dict(alone.state_dict())
+    assert steps(pair) == expected[5:]
+
+
 def test_evaluation_is_sorted_by_length():
     lengths = [LENGTHS[index] for batch in sampler(shuffle=False) for index in batch]
     assert lengths == sorted(LENGTHS)
 
 
-def test_a_batch_dealt_again_is_one_of_the_first():
-    ranks = [sampler([1] * 5, 1, shuffle=False, rank=rank, world_size=3) for rank in range(3)]
-    counts = Counter(chain(*chain(*ranks)))
-    assert counts == {0: 2, 1: 1, 2: 1, 3: 1, 4: 1}
+@pytest.mark.parametrize("world_size", [1, 2, 7])
+def test_every_rank_has_as_much_to_do_and_how_much_is_reported(world_size):
+    ranks = [sampler(rank=rank, world_size=world_size) for rank in range(world_size)]
+    shares = [[LENGTHS[share] for share in each] for each in ranks]
+    padded = np.array([[len(share) * max(share) for share in each] for each in shares])
+    imbalance = padded.max(axis=0).sum() / padded.mean(axis=0).sum()
+    assert ranks[0].imbalance == pytest.approx(imbalance)
+    assert imbalance < 1.1
+    real = sum(share.sum() for share in chain(*shares))
+    assert ranks[0].padding_share == pytest.approx(1 - real / padded.sum())
+
+
+def test_the_imbalance_is_that_of_the_steps_by_their_tokens():
+    # Two rows and one; then three each, two each, and the last one that both ranks have.
+    assert sampler([3, 3, 3], 6, rank=0, world_size=2).imbalance == pytest.approx(6 / 4.5)
+    lengths = [2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 5]
+    assert sampler(lengths, 6, rank=0, world_size=2).imbalance == 1
+    # Steps of 6 + 6 and of 6 + 3 tokens.
+    lengths = [2, 2, 2, 2, 2, 2, 3, 3, 3]
+    assert sampler(lengths, 6, rank=1, world_size=2).imbalance == pytest.approx(12 / 10.5)
 
 
 def test_padding_is_small_and_reported():
@@ -157,6 +229,7 @@ def test_a_position_in_another_corpus_starts_the_epoch_again(caplog):
 def test_no_example_is_no_batch():
     assert list(sampler([])) == []
     assert sampler([]).padding_share == 0.0
+    assert sampler([]).imbalance == 1.0
 
 
 def test_prediction_keeps_the_order():

@@ -133,10 +133,5 @@ def test_two_processes_share_the_batches(root, tmp_path):
     trainer.fit(RankRecorder(tmp_path), datamodule=module(root))
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
     for split, count in (("train", 90), ("val", 11)):
-        assert len(first[split]) == len(second[split]) > 1
-        batches = {tuple(batch) for batch in first[split] + second[split]}
-        # Every sentence once, but for one batch that fills up an odd number.
-        assert sorted(chain(*batches)) == list(range(count))
-        assert len(first[split]) + len(second[split]) - len(batches) < 2
-    alone = {tuple(batch) for batch in prepared(root).train_dataloader().batch_sampler}
-    assert {tuple(batch) for batch in first["train"] + second["train"]} == alone
+        assert len(first[split]) == len(second[split]) >= 1
+        assert sorted(chain(*first[split], *second[split])) == list(range(count))

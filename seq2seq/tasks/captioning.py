@@ -72,7 +72,9 @@ class Captioner(GridNetworkTask, SelfCriticalTask):
         fine_tune_start: Optimiser steps before it begins to.
         fine_tune_learning_rate: Its learning rate after the warm-up; null for the decoder's.
         fine_tune_statistics: Let the statistics of its batch norms follow the batches. Needed where
-            it is trained from scratch; for trained weights, only with large batches.
+            it is trained from scratch; for trained weights, only with large batches. Of several
+            processes each has its own, and the first one's are kept; on GPUs,
+            ``--trainer.sync_batchnorm true`` takes those of all together.
         label_smoothing: Share of the target probability spread over the whole vocabulary.
         attention_penalty: Weight of the term that lets all cells get a like share of attention
             (arXiv:1502.03044, section 4.2.1); 0 for none.

@@ -98,7 +98,8 @@ class VideoClassifier(GridNetworkTask, LabelTask):
             null for none.
         fine_tune_start: Optimiser steps before it begins to.
         fine_tune_learning_rate: Its learning rate after the warm-up; null for that of all else.
-        fine_tune_statistics: Let the statistics of its batch norms follow the batches.
+        fine_tune_statistics: Let the statistics of its batch norms follow the batches; of several
+            processes those of the first; on GPUs, ``--trainer.sync_batchnorm true`` takes all.
         class_weights: ``balanced`` lets rare classes weigh as much as frequent ones.
         label_smoothing: Share of the target probability spread over all classes.
         mixup: Alpha of the Beta distribution by which pairs of clips are mixed in training

@@ -271,7 +271,7 @@ def fit_in_parallel(rank, root, weights, port):
         fitting = trainer(root, max_steps=4, devices=2, strategy="ddp", max_epochs=-1)
         torch.manual_seed(1)
         task = captioner(backbone_weights=weights, **model_options)
-        # Three batches of validation: two ranks have one of them twice.
+        # Of three pictures of validation, both ranks have the last one.
         fitting.fit(task, module(root, batch_size=3, eval_batch_size=1, **data_options))
         scores = {
             name: value.item()
