@@ -103,8 +103,9 @@ def build_optimizer(
     optimizer = constructor(
         _parameter_groups(model, weight_decay, groups),
         lr=learning_rate,
-        # One kernel for the whole update, where a CPU would otherwise start one per operation.
-        fused=True,
+        # One kernel for the whole update, where a CPU would otherwise start one per operation; but
+        # that of SGD fails where a parameter gets its first gradient late (torch 2.15).
+        fused=name != "sgd",
         **{option: options[option] for option in own_options},
     )
     # Left True, Lightning refuses to clip gradients under mixed precision, bf16 included, because

@@ -245,9 +245,8 @@ def option_problems(
         )
         if value not in allowed
     ]
-    if memory_size:
-        problems += attention_problems(attention, hidden_size, memory_size)
-    elif attention != "none":
+    problems += attention_problems(attention, hidden_size, memory_size)
+    if hidden_size and not memory_size and attention != "none":
         problems.append(f"attention {attention!r} has no memory to attend to. Set it to none.")
     if num_layers < 1:
         problems.append(f"a decoder needs at least one layer, not {num_layers}.")

@@ -4,6 +4,7 @@ import os
 from typing import Any, ClassVar, Literal
 
 import torch
+from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
@@ -122,6 +123,12 @@ class LearningTask(PortableTask):
             clips_gradients=bool(trainer.gradient_clip_val),
             batches_per_epoch=trainer.num_training_batches,
         )
+        if isinstance(trainer.strategy, FSDPStrategy) and options.weight_decay > 0:
+            problems.append(
+                f"optimization.weight_decay={options.weight_decay} spares biases and norms, which "
+                "cannot be told from matrices in the flat shards of FSDP. Set "
+                "--model.optimization.weight_decay 0, or --trainer.strategy ddp."
+            )
         raise_together(problems, ConfigError, "The optimiser cannot be used:")
         optimizer = build_optimizer(
             self,
