@@ -2,9 +2,9 @@
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -13,46 +13,63 @@ from PIL import Image
 from torch import Tensor
 
 from datamodules.base import SequenceDataset
+from datamodules.caption_files import CaptionedPicture
+from datamodules.shard_table import LazySequence
+from datamodules.shards import Shards
 from seq2seq.batches import Batch
 from seq2seq.pictures import PictureGeometry, open_picture
-from seq2seq.sequences import pad_sequences
+from seq2seq.sequences import EOS_ID, pad_sequences
+from seq2seq.tokenizers import Tokenizer
+from seq2seq.words import caption_words
+
+CaptionStyle = Literal["plain", "raw"]
 
 # A mirrored picture would make these lie.
 _SIDES = re.compile(r"\b(left|right)", re.IGNORECASE)
 
 
 class PictureFiles:
-    """Pictures on disk as the network sees them, by their place in a list.
+    """Pictures as the network sees them, by their place in a list.
 
     Args:
-        paths: Their files.
+        paths: Their files, or what ``shards`` knows them by.
         geometry: How they become squares.
         is_flipped: Whether they are mirrored.
+        shards: What holds them; None where they are files.
     """
 
     def __init__(
-        self, paths: Sequence[Path], geometry: PictureGeometry, is_flipped: bool = False
+        self,
+        paths: Sequence[Path],
+        geometry: PictureGeometry,
+        is_flipped: bool = False,
+        shards: Shards | None = None,
     ) -> None:
         self._paths = paths
         self._geometry = geometry
         self._is_flipped = is_flipped
+        self._shards = shards
 
     def __len__(self) -> int:
         return len(self._paths)
 
     def __getitem__(self, place: int) -> Tensor:
-        picture = open_picture(self._paths[place])
+        path = self._paths[place]
+        picture = open_picture(path) if self._shards is None else self._shards.open_picture(path)
         if self._is_flipped:
             picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         return self._geometry(picture)
 
     def fingerprint(self) -> str:
-        """Return a hash of the names, sizes and times of the files, hexadecimal."""
+        """Return a hash of the settings and of what tells the files apart, hexadecimal."""
         settings = (self._geometry.settings(), self._is_flipped)
         digest = hashlib.blake2b(repr(settings).encode(), digest_size=16)
         for path in self._paths:
-            status = path.stat()
-            digest.update(repr((path.name, status.st_size, status.st_mtime_ns)).encode())
+            if self._shards is None:
+                status = path.stat()
+                digest.update(repr((path.name, status.st_size, status.st_mtime_ns)).encode())
+            else:
+                digest.update(repr((str(path), self._shards.fingerprint)).encode())
         return digest.hexdigest()
 
 
@@ -60,6 +77,51 @@ class Views(Protocol):
     """Pictures, or features of them, by their place in a list."""
 
     def __getitem__(self, place: int) -> Tensor: ...
+
+
+class EncodedCaptions(LazySequence[list[NDArray[np.int32]]]):
+    """Ids of the captions of pictures, encoded when they are asked for.
+
+    Args:
+        pictures: The pictures.
+        tokenizer: What encodes them.
+        style: How they are written before that.
+        max_length: Largest number of ids of a caption, ``EOS_ID`` included.
+    """
+
+    def __init__(
+        self,
+        pictures: Sequence[CaptionedPicture],
+        tokenizer: Tokenizer,
+        style: CaptionStyle,
+        max_length: int,
+    ) -> None:
+        self._pictures = pictures
+        self._tokenizer = tokenizer
+        self._style: CaptionStyle = style
+        self._max_length = max_length
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def _at(self, place: int) -> list[NDArray[np.int32]]:
+        return self._encode(self._pictures[place])
+
+    def __iter__(self) -> Iterator[list[NDArray[np.int32]]]:
+        return map(self._encode, self._pictures)
+
+    def _encode(self, picture: CaptionedPicture) -> list[NDArray[np.int32]]:
+        texts = [styled(text, self._style) for text in picture.captions]
+        limit = self._max_length - 1
+        return [
+            np.array([*ids[:limit], EOS_ID], dtype=np.int32)
+            for ids in self._tokenizer.encode_batch(texts)
+        ]
+
+
+def styled(caption: str, style: CaptionStyle) -> str:
+    """Return a caption as the network learns it."""
+    return caption if style == "raw" else " ".join(caption_words(caption))
 
 
 class CaptionExample(NamedTuple):

@@ -24,6 +24,8 @@ from seq2seq.errors import DataError
 
 CaptionFormat = Literal["auto", "karpathy", "coco", "flickr", "csv", "tsv", "jsonl"]
 
+SPLITS = ("train", "val", "test")
+
 _MISSING = Fault(
     "pictures that do not exist", "Set --data.images to their folder, or get what is missing."
 )
@@ -140,6 +142,51 @@ def _guess_schema(path: Path) -> CaptionFormat:
         "with 'filename', 'split' and 'sentences') and coco ('images' with 'id' and 'file_name', "
         "'annotations' with 'image_id' and 'caption'). Convert the file, for example to csv."
     )
+
+
+def read_splits(
+    files: Mapping[str, tuple[Path, Path]],
+    format: CaptionFormat,  # noqa: A002  # the name of the option
+    names: Mapping[str, str],
+    shares: Mapping[str, float],
+    seed: int,
+) -> dict[str, list[CaptionedPicture]]:
+    """Read the pictures of ``train``, ``val`` and ``test``.
+
+    Args:
+        files: Caption file and folder of pictures of each; where the files of some are one, it is
+            divided among them.
+        format: As for ``read_captions``.
+        names: What each is called in a file that names splits.
+        shares: Share of ``val`` and of ``test`` in one that does not.
+        seed: Of the choice.
+
+    Returns:
+        The pictures of each; a file that is for all of them may have none of ``val`` or ``test``.
+
+    Raises:
+        DataError: If a file cannot be used, or a picture is in two splits.
+    """
+    read = {each: read_captions(*each, format) for each in set(files.values())}
+    whole = files["train"]
+    own = {role: each for role, each in files.items() if each[0] != whole[0]}
+    splits = {role: read[each] for role, each in own.items()}
+    rest = read[whole]
+    shared = [role for role in SPLITS if role not in own]
+    if rest[0].split is not None:
+        named = {picture.split for picture in rest}
+        for role in shared:
+            # A file may well have no test: that matters when it is asked for.
+            if role == "train" or not named.isdisjoint(names[role].split("+")):
+                splits[role] = pictures_of(rest, names[role])
+    elif shared == ["train"]:
+        splits["train"] = rest
+    else:
+        wanted = {role: shares[role] for role in shared if role != "train"}
+        wanted = {role: share for role, share in wanted.items() if share > 0}
+        splits |= split_pictures(rest, {"train": 1 - sum(wanted.values()), **wanted}, seed)
+    check_disjoint(splits)
+    return {role: splits.get(role, []) for role in SPLITS}
 
 
 def pictures_of(pictures: Sequence[CaptionedPicture], split: str) -> list[CaptionedPicture]:

@@ -1,9 +1,10 @@
 """Pictures and their captions."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from torch import Tensor
@@ -14,38 +15,30 @@ from datamodules.cache import cache_folder
 from datamodules.caption_dataset import (
     CaptionDataset,
     CaptionExample,
+    CaptionStyle,
+    EncodedCaptions,
     PictureDataset,
     PictureFiles,
     Views,
     collate,
 )
-from datamodules.caption_files import (
-    CaptionedPicture,
-    CaptionFormat,
-    check_disjoint,
-    pictures_of,
-    read_captions,
-    split_pictures,
-)
+from datamodules.caption_files import SPLITS, CaptionedPicture, CaptionFormat, read_splits
+from datamodules.caption_vocabulary import Vocabulary, VocabularyOptions, caption_tokenizer
 from datamodules.picture_check import OnBadPicture, check_pictures, good_pictures
-from datamodules.samplers import BucketBatchSampler
-from datamodules.tokenizer_cache import (
-    TokenizerSettings,
-    load_trained_tokenizer,
-    tokenizer_path,
-    train_tokenizer,
-)
+from datamodules.shard_captions import captioned_pictures, picture_source
+from datamodules.shard_plan import ShardSource, refuse_shards
+from datamodules.shard_sampler import batch_sampler
+from datamodules.shard_table import Mapped
+from datamodules.shards import Shards, shard_problems
 from seq2seq.errors import ConfigError, DataError, raise_together
 from seq2seq.feature_cache import FeatureArray
 from seq2seq.pictures import PictureGeometry, find_pictures, open_picture
 from seq2seq.sequences import EOS_ID
-from seq2seq.tokenizers import Tokenizer, WordTokenizer, tokenizer_from_file
-from seq2seq.words import caption_words
+from seq2seq.tokenizers import Tokenizer
 
-Vocabulary = Literal["word", "unigram", "bpe", "char"]
-CaptionStyle = Literal["plain", "raw"]
+__all__ = ["CaptionDataModule", "CaptionSource"]
 
-_SPLITS = ("train", "val", "test")
+CaptionSource = Literal[CaptionFormat, "shards"]
 
 
 class CaptionDataModule(SequenceDataModule):
@@ -54,18 +47,21 @@ class CaptionDataModule(SequenceDataModule):
     Captions are read from one file (Karpathy's JSON, COCO's captions JSON, Flickr's token file,
     CSV or TSV with the columns ``image,caption[,split]``, or JSONL), or from a file for each split.
     Where one file names no splits, the pictures are divided by ``val_share`` and ``test_share``;
-    no picture is ever in two splits.
+    no picture is ever in two splits. Or captions, pictures and splits are in shards, which
+    ``seq2seq-prepare`` has written.
 
     Before the first training every picture is decoded once, so that none ends a run later.
 
     Args:
-        captions: Caption file: of all splits, or of training where ``val_captions`` is given.
-        images: Folder of the pictures.
+        captions: Caption file: of all splits, or of training where ``val_captions`` is given. For
+            ``shards``, their folder or URL.
+        images: Folder of the pictures; null for ``shards``, which have them.
         val_captions: Caption file of validation, where it has one of its own.
         test_captions: Caption file of the test.
         val_images: Folder of the pictures of ``val_captions``; null for ``images``.
         test_images: Folder of the pictures of ``test_captions``; null for ``images``.
-        format: Format of the caption files; ``auto`` goes by their name and content.
+        format: Format of the caption files; ``auto`` goes by their name and content. ``shards``
+            have the splits of the recipe that they were written with, and only good pictures.
         train: Name of the training split in the file; several may be joined by ``+``.
         val: Name of the validation split.
         test: Name of the test split.
@@ -91,6 +87,9 @@ class CaptionDataModule(SequenceDataModule):
         on_bad_picture: Whether a picture that cannot be decoded is an ``error``, or goes to
             ``quarantine``: it is left out, and listed in ``quarantine.csv`` in the cache folder.
         max_bad_share: Largest share of bad pictures that ``quarantine`` puts up with.
+        shard_window: Out of how many shards batches are mixed, which are then read one after the
+            other; null for all of them, as files are.
+        shard_cache_gb: Room in the cache folder for shards from a URL, 10^9 bytes.
         batch_size: Number of pictures in a training batch.
         eval_batch_size: Number of pictures in any other batch.
         cache_dir: Folder for vocabularies, features and the list of bad pictures; null for
@@ -109,12 +108,12 @@ class CaptionDataModule(SequenceDataModule):
     def __init__(
         self,
         captions: str,
-        images: str,
+        images: str | None = None,
         val_captions: str | None = None,
         test_captions: str | None = None,
         val_images: str | None = None,
         test_images: str | None = None,
-        format: CaptionFormat = "auto",  # noqa: A002  # the name of the option
+        format: CaptionSource = "auto",  # noqa: A002  # the name of the option
         train: str = "train",
         val: str = "val",
         test: str = "test",
@@ -132,6 +131,8 @@ class CaptionDataModule(SequenceDataModule):
         cache_features: bool = False,
         on_bad_picture: OnBadPicture = "error",
         max_bad_share: float = 0.01,
+        shard_window: int | None = None,
+        shard_cache_gb: float = 20.0,
         batch_size: int = 32,
         eval_batch_size: int = 64,
         cache_dir: str | None = None,
@@ -139,12 +140,15 @@ class CaptionDataModule(SequenceDataModule):
         seed: int = 1,
     ) -> None:
         super().__init__(num_workers, seed)
+        self.captions = captions
+        self.images = images
+        folder = images or ""
         self.files = {
-            "train": (Path(captions), Path(images)),
-            "val": (Path(val_captions or captions), Path(val_images or images)),
-            "test": (Path(test_captions or captions), Path(test_images or images)),
+            "train": (Path(captions), Path(folder)),
+            "val": (Path(val_captions or captions), Path(val_images or folder)),
+            "test": (Path(test_captions or captions), Path(test_images or folder)),
         }
-        self.format: CaptionFormat = format
+        self.format: CaptionSource = format
         self.split_names = {"train": train, "val": val, "test": test}
         self.shares = {"val": val_share, "test": test_share}
         self.predict = predict
@@ -159,11 +163,14 @@ class CaptionDataModule(SequenceDataModule):
         self.cache_features = cache_features
         self.on_bad_picture: OnBadPicture = on_bad_picture
         self.max_bad_share = max_bad_share
+        self.shard_window = shard_window
+        self.shard_cache_gb = shard_cache_gb
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.cache_dir = cache_dir
         self.tokenizers: dict[str, Tokenizer] = {}
-        self._splits: dict[str, list[CaptionedPicture]] = {}
+        self._splits: Mapping[str, Sequence[CaptionedPicture]] = {}
+        self._shards: Shards | None = None
         self._geometry = PictureGeometry()
         self._features: Callable[[PictureFiles, Path], FeatureArray] | None = None
         self._must_mix = False
@@ -177,14 +184,15 @@ class CaptionDataModule(SequenceDataModule):
         """
         splits = self._read_splits()
         cache = self._cache()
-        check_pictures(
-            [picture for pictures in splits.values() for picture in pictures],
-            cache,
-            policy=self.on_bad_picture,
-            max_bad_share=self.max_bad_share,
-            workers=max(2, self.num_workers),
-            quarantine_file=cache / "quarantine.csv",
-        )
+        if self._shards is None:
+            check_pictures(
+                [picture for pictures in splits.values() for picture in pictures],
+                cache,
+                policy=self.on_bad_picture,
+                max_bad_share=self.max_bad_share,
+                workers=max(2, self.num_workers),
+                quarantine_file=cache / "quarantine.csv",
+            )
         self._load_tokenizer(splits["train"], may_train=True)
 
     def setup(self, stage: str) -> None:
@@ -194,15 +202,15 @@ class CaptionDataModule(SequenceDataModule):
             DataError: If what ``prepare_data`` makes is not there.
         """
         del stage
-        splits = self._read_splits()
-        tokenizer = self._load_tokenizer(splits["train"], may_train=False)
-        good = good_pictures([p for pictures in splits.values() for p in pictures], self._cache())
-        paths = {picture.path for picture in good}
-        self._splits = {
-            role: [picture for picture in pictures if picture.path in paths]
-            for role, pictures in splits.items()
-        }
-        self.tokenizers = {"target": tokenizer}
+        self._splits = splits = self._read_splits()
+        self.tokenizers = {"target": self._load_tokenizer(splits["train"], may_train=False)}
+        if self._shards is None:
+            every = [picture for pictures in splits.values() for picture in pictures]
+            paths = {picture.path for picture in good_pictures(every, self._cache())}
+            self._splits = {
+                role: [picture for picture in pictures if picture.path in paths]
+                for role, pictures in splits.items()
+            }
 
     def show_to(
         self,
@@ -254,8 +262,19 @@ class CaptionDataModule(SequenceDataModule):
             DataError: If a caption file cannot be used.
         """
         splits = self._read_splits().values()
+        read = open_picture if self._shards is None else self._shards.open_picture
         for path in sorted({picture.path for pictures in splits for picture in pictures}):
-            yield Reading(str(path), partial(open_picture, path))
+            yield Reading(str(path), partial(read, path))
+
+    def shard_source(self) -> ShardSource:
+        """Return the pictures of the splits, as ``seq2seq-prepare`` writes them.
+
+        Raises:
+            ConfigError: If they are in shards already.
+        """
+        refuse_shards(self.captions, self.format == "shards")
+        folders = {role: folder for role, (_, folder) in self.files.items()}
+        return picture_source(self._splits, folders, self.seed)
 
     def training_references(self) -> list[tuple[str, ...]]:
         """Return the captions of each training picture."""
@@ -268,32 +287,33 @@ class CaptionDataModule(SequenceDataModule):
     def _loader(self, role: str) -> ResumableLoader[CaptionExample]:
         is_training = role == "train"
         pictures = self._pictures(role)
-        tokens = [self._encode(picture.captions) for picture in pictures]
+        tokens = EncodedCaptions(
+            pictures, self.tokenizers["target"], self.caption_style, self.max_caption_length
+        )
         dataset = CaptionDataset(
             self._views(role, is_flipped=False),
             self._views(role, is_flipped=True) if self.flip and is_training else None,
             tokens,
-            [picture.captions for picture in pictures],
+            Mapped(pictures, attrgetter("captions")),
             self.captions_per_picture if is_training else None,
             self.seed,
         )
         # Pictures whose longest captions are alike share a batch: little is spent on padding. But
         # they are alike themselves, and a network that learns from the statistics of such batches
         # does not work with those of all pictures.
-        lengths = np.array([max(map(len, ids)) for ids in tokens])
+        lengths = np.fromiter((max(map(len, ids)) for ids in tokens), dtype=np.int64)
         if is_training and self._must_mix:
             lengths = np.full_like(lengths, self.max_caption_length)
         batch_size = self.batch_size if is_training else self.eval_batch_size
-        sampler = BucketBatchSampler(
-            lengths,
-            max_tokens=batch_size * self.max_caption_length,
-            max_sentences=batch_size,
-            shuffle=is_training,
-            seed=self.seed,
+        shards = None
+        if self._shards is not None and self.shard_window is not None:
+            shards = self._shards.shard_numbers(role)
+        sampler = batch_sampler(
+            lengths, batch_size, shards, self.shard_window, is_training, self.seed
         )
         return self.bucket_loader(dataset, sampler, collate)
 
-    def _pictures(self, role: str) -> list[CaptionedPicture]:
+    def _pictures(self, role: str) -> Sequence[CaptionedPicture]:
         if not self._splits[role]:
             path = self.files[role][0]
             raise DataError(
@@ -303,74 +323,41 @@ class CaptionDataModule(SequenceDataModule):
         return self._splits[role]
 
     def _files(self, role: str, is_flipped: bool) -> PictureFiles:
-        paths = [picture.path for picture in self._pictures(role)]
-        return PictureFiles(paths, self._geometry, is_flipped)
+        paths = Mapped(self._pictures(role), attrgetter("path"))
+        return PictureFiles(paths, self._geometry, is_flipped, self._shards)
 
     def _views(self, role: str, is_flipped: bool) -> Views:
         files = self._files(role, is_flipped)
         return files if self._features is None else self._features(files, self._cache())
 
-    def _encode(self, captions: Sequence[str]) -> list[np.ndarray[Any, np.dtype[np.int32]]]:
-        encoded = self.tokenizers["target"].encode_batch([self._style(text) for text in captions])
-        limit = self.max_caption_length - 1
-        return [np.array([*ids[:limit], EOS_ID], dtype=np.int32) for ids in encoded]
-
-    def _style(self, caption: str) -> str:
-        return caption if self.caption_style == "raw" else " ".join(caption_words(caption))
-
-    def _read_splits(self) -> dict[str, list[CaptionedPicture]]:
+    def _read_splits(self) -> Mapping[str, Sequence[CaptionedPicture]]:
         """Return the pictures of every split, bad ones included."""
-        read = {files: read_captions(*files, self.format) for files in set(self.files.values())}
-        whole = self.files["train"]
-        own = {role: files for role, files in self.files.items() if files[0] != whole[0]}
-        splits = {role: read[files] for role, files in own.items()}
-        rest = read[whole]
-        shared = [role for role in _SPLITS if role not in own]
-        if rest[0].split is not None:
-            named = {picture.split for picture in rest}
-            for role in shared:
-                # A file may well have no test: that matters when it is asked for.
-                if role == "train" or not named.isdisjoint(self.split_names[role].split("+")):
-                    splits[role] = pictures_of(rest, self.split_names[role])
-        elif shared == ["train"]:
-            splits["train"] = rest
-        else:
-            shares = {role: self.shares[role] for role in shared if role != "train"}
-            shares = {role: share for role, share in shares.items() if share > 0}
-            splits |= split_pictures(rest, {"train": 1 - sum(shares.values()), **shares}, self.seed)
-        check_disjoint(splits)
-        return {role: splits.get(role, []) for role in _SPLITS}
+        if self.format == "shards":
+            shards = self._shards = Shards(
+                self.captions, "pictures", self._cache(), self.shard_cache_gb, self.shard_window
+            )
+            return {role: captioned_pictures(shards, role) for role in SPLITS}
+        return read_splits(self.files, self.format, self.split_names, self.shares, self.seed)
 
     def _load_tokenizer(self, pictures: Sequence[CaptionedPicture], may_train: bool) -> Tokenizer:
-        if self.given_tokenizer is not None:
-            return self._load_given(self.given_tokenizer)
-        path, _ = self.files["train"]
-        sentences = (self._style(text) for picture in pictures for text in picture.captions)
-        if self.vocabulary == "word":
-            return WordTokenizer.train(
-                sentences, self.vocab_size, self.minimum_count, origin=str(path)
-            )
-        settings = TokenizerSettings(
-            self.vocab_size, "--data.vocab_size", self.vocabulary, "nmt_nfkc"
+        options = VocabularyOptions(
+            self.vocabulary,
+            self.vocab_size,
+            self.minimum_count,
+            self.caption_style,
+            self.given_tokenizer,
         )
+        path, _ = self.files["train"]
         # Which pictures are for training also depends on the splits that have files of their own.
-        roles = [role for role in _SPLITS if self.files[role][0] == path]
+        roles = [role for role in SPLITS if self.files[role][0] == path]
         shares = {role: self.shares[role] for role in roles if role != "train"}
-        train, style = self.split_names["train"], self.caption_style
-        selection = (self.format, train, shares, self.seed, style)
-        trained = tokenizer_path(self._cache(), [path], selection, settings)
-        if may_train:
-            train_tokenizer(trained, sentences, settings, origin=str(path))
-        return load_trained_tokenizer(trained)
-
-    def _load_given(self, path: str) -> Tokenizer:
-        tokenizer = tokenizer_from_file(path)
-        if tokenizer.vocab_size != self.vocab_size:
-            raise DataError(
-                f"{path} has {tokenizer.vocab_size} pieces, not {self.vocab_size}. "
-                f"Set --data.vocab_size to {tokenizer.vocab_size}."
-            )
-        return tokenizer
+        files = [path]
+        selection: tuple[object, ...] = self.format, self.split_names["train"], shares, self.seed
+        if self._shards is not None:
+            files, selection = [], (self._shards.fingerprint,)
+        return caption_tokenizer(
+            options, pictures, self.captions, self._cache(), files, selection, may_train=may_train
+        )
 
     def _cache(self) -> Path:
         return cache_folder(self.files["train"][0].parent, self.cache_dir)
@@ -392,12 +379,21 @@ class CaptionDataModule(SequenceDataModule):
             "max_bad_share": (self.max_bad_share, 0),
         }
         choices = {
-            "format": (self.format, CaptionFormat),
+            "format": (self.format, CaptionSource),
             "vocabulary": (self.vocabulary, Vocabulary),
             "caption_style": (self.caption_style, CaptionStyle),
             "on_bad_picture": (self.on_bad_picture, OnBadPicture),
         }
         yield from option_problems(smallest, choices)
+        is_sharded = self.format == "shards"
+        yield from shard_problems(is_sharded, self.shard_window, self.shard_cache_gb)
+        if self.images is None and not is_sharded:
+            yield "--data.images is not set: give the folder of the pictures."
+        if is_sharded and len({captions for captions, _ in self.files.values()}) > 1:
+            yield (
+                "--data.format shards has all splits in --data.captions: leave out val_captions "
+                "and test_captions."
+            )
         for role in ("val", "test"):
             captions, images = self.files[role]
             if captions == self.files["train"][0] and images != self.files["train"][1]:

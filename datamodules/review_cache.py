@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from numpy.typing import NDArray
 
 from datamodules.cache import require_prepared
-from datamodules.captioning import Vocabulary
+from datamodules.caption_vocabulary import Vocabulary
 from datamodules.faults import Fault, Faults
 from datamodules.review_files import ReviewSource
 from datamodules.review_formats import Review, ReviewFile

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from datamodules.base import Reading, ResumableLoader, SequenceDataModule, option_problems
 from datamodules.cache import cache_folder, content_key, require_prepared
-from datamodules.captioning import Vocabulary
+from datamodules.caption_vocabulary import Vocabulary
 from datamodules.review_cache import (
     OnEmpty,
     ReadingLimits,

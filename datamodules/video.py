@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +18,11 @@ from datamodules.cache import cache_folder
 from datamodules.clip_augmentation import ClipAugmentation
 from datamodules.clip_sources import ClipFiles, ClipSource, StoredClips, good_parts, read_whole
 from datamodules.quarantine import Quarantine
-from datamodules.samplers import BucketBatchSampler
+from datamodules.shard_plan import ShardSource, refuse_shards
+from datamodules.shard_sampler import batch_sampler
+from datamodules.shard_table import Mapped
+from datamodules.shard_videos import ClipShards, part_of, read_shard, video_entries, video_source
+from datamodules.shards import Shards, shard_problems
 from datamodules.video_dataset import (
     ClipDataset,
     ClipExample,
@@ -25,7 +30,7 @@ from datamodules.video_dataset import (
     collate,
 )
 from datamodules.video_files import VideoFormat, read_videos, split_videos
-from datamodules.video_formats import VideoEntry
+from datamodules.video_formats import SPLITS, VideoEntry
 from datamodules.video_labels import check_label_steps, label_text, label_vocabulary
 from seq2seq.errors import ConfigError, DataError, raise_together
 from seq2seq.feature_cache import FeatureArray, Pictures
@@ -36,6 +41,7 @@ from seq2seq.videos.frames import FramePreparation, FrameReader, VideoPart
 from seq2seq.videos.store import FrameStore, frame_folder, frame_settings, write_frames
 
 OnBadVideo = Literal["error", "quarantine"]
+VideoSource = Literal[VideoFormat, "shards"]
 
 
 class VideoDataModule(SequenceDataModule):
@@ -48,10 +54,12 @@ class VideoDataModule(SequenceDataModule):
 
     Args:
         source: Folder of class folders; a table with the columns
-            ``path,label[,start,end][,group][,split]``; or a ``trainlist01.txt`` of UCF101.
+            ``path,label[,start,end][,group][,split]``; a ``trainlist01.txt`` of UCF101; or for
+            ``shards``, their folder or URL.
         num_classes: Number of labels of the training videos.
         root: Folder of the videos that a file names; null for the file's own.
-        format: Format of the source; ``auto`` goes by its name.
+        format: Format of the source; ``auto`` goes by its name. ``shards``, which
+            ``seq2seq-prepare`` has written, have the splits of their recipe.
         label_separator: What is between the labels of a video with several, in a table.
         label_steps: Labels of each video.
         val_share: Share of the training videos that becomes validation.
@@ -70,6 +78,9 @@ class VideoDataModule(SequenceDataModule):
             them, in the cache folder.
         cache_features: Let a frozen network see each frame only once, and train on what it made of
             them. Keeps the frames, too.
+        shard_window: Out of how many shards batches are mixed, which are then read one after the
+            other; null for all of them, as files are.
+        shard_cache_gb: Room in the cache folder for shards from a URL, 10^9 bytes.
         flip: Mirror every second training clip, chosen at random. Labels that differ in left and
             right, or clockwise and not, would become wrong.
         crop_scale: Smallest share of the area that is cut out of training clips at random, and
@@ -99,7 +110,7 @@ class VideoDataModule(SequenceDataModule):
         source: str,
         num_classes: int,
         root: str | None = None,
-        format: VideoFormat = "auto",  # noqa: A002  # the name of the option
+        format: VideoSource = "auto",  # noqa: A002  # the name of the option
         label_separator: str = LABEL_SEPARATOR,
         label_steps: int = 1,
         val_share: float = 0.0,
@@ -113,6 +124,8 @@ class VideoDataModule(SequenceDataModule):
         stills_rate_hz: float = 25.0,
         cache_frames: bool = False,
         cache_features: bool = False,
+        shard_window: int | None = None,
+        shard_cache_gb: float = 20.0,
         flip: bool = False,
         crop_scale: float = 1.0,
         rotate_degrees: float = 0.0,
@@ -126,10 +139,11 @@ class VideoDataModule(SequenceDataModule):
         seed: int = 1,
     ) -> None:
         super().__init__(num_workers, seed)
+        self.given_source = source
         self.source = Path(source)
         self.num_classes = num_classes
         self.root = None if root is None else Path(root)
-        self.format: VideoFormat = format
+        self.format: VideoSource = format
         self.label_separator = label_separator
         self.label_steps = label_steps
         self.shares = {"val": val_share, "test": test_share}
@@ -142,12 +156,15 @@ class VideoDataModule(SequenceDataModule):
         self.stills_rate_hz = stills_rate_hz
         self.cache_frames = cache_frames
         self.cache_features = cache_features
+        self.shard_window = shard_window
+        self.shard_cache_gb = shard_cache_gb
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.cache_dir = cache_dir
         self.decode_threads = decode_threads
         self.tokenizers: dict[str, LabelVocabulary] = {}
-        self._splits: dict[str, list[VideoEntry]] = {}
+        self._splits: dict[str, Sequence[VideoEntry]] = {}
+        self._shards: Shards | None = None
         self._preparation = FramePreparation(PictureGeometry())
         self._sampling = ClipSampling()
         self._features: Callable[[Pictures, Path], FeatureArray] | None = None
@@ -191,7 +208,7 @@ class VideoDataModule(SequenceDataModule):
         """
         self._splits, self.tokenizers["target"] = self._read_splits()
         if self.train_on_val:
-            self._splits["train"] = self._splits["train"] + self._splits["val"]
+            self._splits["train"] = [*self._splits["train"], *self._splits["val"]]
 
     def show_to(
         self,
@@ -251,8 +268,23 @@ class VideoDataModule(SequenceDataModule):
         parts: dict[Path, list[VideoPart]] = {}
         for part in _parts([entry for entries in splits.values() for entry in entries]):
             parts.setdefault(part.path, []).append(part)
+        read = read_whole if self._shards is None else partial(read_shard, self._shards)
         for path, own in parts.items():
-            yield Reading(str(path), partial(read_whole, self._reader(), path, own))
+            yield Reading(str(path), partial(read, self._reader(), path, own))
+
+    def shard_source(self) -> ShardSource:
+        """Return the videos of the splits, as ``seq2seq-prepare`` writes them.
+
+        Raises:
+            ConfigError: If they are in shards already, or the options of the splits contradict the
+                source.
+            DataError: If the source cannot be used.
+        """
+        refuse_shards(self.given_source, self.format == "shards")
+        splits, _ = self._read_splits()
+        beside = self.source if self.source.is_dir() else self.source.parent
+        noted = {role: self._quarantine(role, entries) for role, entries in splits.items()}
+        return video_source(splits, self.root or beside, self._reader(), noted, self.seed)
 
     def label_counts(self) -> Tensor:
         """Return how often each class occurs in the training split, int64 ``(classes,)``."""
@@ -262,34 +294,35 @@ class VideoDataModule(SequenceDataModule):
     def _loader(self, role: str) -> ResumableLoader[ClipExample]:
         is_training = role == "train"
         entries = self._entries(role)
-        quarantine = None
-        if self.on_bad_video == "quarantine":
-            paths = {entry.path for entry in entries}
-            quarantine = Quarantine(self._quarantine_file(), paths, role, self.max_bad_share)
+        quarantine = self._quarantine(role, entries)
         source, entries = self._clips(role, entries, quarantine)
         dataset = ClipDataset(
             source,
             self._targets(entries),
-            [label_text(entry) for entry in entries],
-            [entry.path for entry in entries],
+            Mapped(entries, label_text),
+            Mapped(entries, attrgetter("path")),
             self._sampling,
             self.augmentation if is_training else None,
             quarantine,
             self.seed,
         )
         batch_size = self.batch_size if is_training else self.eval_batch_size
-        sampler = BucketBatchSampler(
-            np.ones(len(entries), dtype=np.int64),  # clips are equally long
-            max_tokens=batch_size,
-            shuffle=is_training,
-            seed=self.seed,
+        lengths = np.ones(len(entries), dtype=np.int64)  # clips are equally long
+        shards = None
+        if self._shards is not None and self.shard_window is not None:
+            roles = ("train", "val") if is_training and self.train_on_val else (role,)
+            shards = self._shards.shard_numbers(*roles)
+        sampler = batch_sampler(
+            lengths, batch_size, shards, self.shard_window, is_training, self.seed
         )
         return self.bucket_loader(dataset, sampler, collate)
 
     def _clips(
-        self, role: str, entries: list[VideoEntry], quarantine: Quarantine | None
-    ) -> tuple[ClipSource, list[VideoEntry]]:
+        self, role: str, entries: Sequence[VideoEntry], quarantine: Quarantine | None
+    ) -> tuple[ClipSource, Sequence[VideoEntry]]:
         """Return what gives the clips of a split, and the entries it gives them of."""
+        if self._shards is not None:
+            return ClipShards(self._shards, self._reader(), Mapped(entries, part_of)), entries
         if not (self.cache_frames or self.cache_features):
             return ClipFiles(self._reader(), _parts(entries)), entries
         store = self._store(entries)
@@ -314,7 +347,7 @@ class VideoDataModule(SequenceDataModule):
             self._preparation, self.stills_rate_hz, self.decode_threads, self.broken_tail
         )
 
-    def _entries(self, role: str) -> list[VideoEntry]:
+    def _entries(self, role: str) -> Sequence[VideoEntry]:
         if not self._splits[role]:
             groups = " or --data.val_groups" if role == "val" else ""
             raise DataError(
@@ -328,21 +361,42 @@ class VideoDataModule(SequenceDataModule):
         encoded = self.tokenizers["target"].encode_batch([label_text(entry) for entry in entries])
         return torch.tensor(encoded, dtype=torch.int64).view(len(entries), self.label_steps)
 
-    def _read_splits(self) -> tuple[dict[str, list[VideoEntry]], LabelVocabulary]:
-        entries = read_videos(self.source, self.root, self.format, self.label_separator)
-        check_label_steps(self.source, entries, self.label_steps)
-        splits = split_videos(
-            entries,
-            val_share=self.shares["val"],
-            test_share=self.shares["test"],
-            val_groups=self.val_groups,
-            seed=self.seed,
-        )
+    def _read_splits(self) -> tuple[dict[str, Sequence[VideoEntry]], LabelVocabulary]:
+        splits = self._split_shards() if self.format == "shards" else self._split_files(self.format)
         return splits, label_vocabulary(self.source, splits["train"], self.num_classes)
+
+    def _split_shards(self) -> dict[str, Sequence[VideoEntry]]:
+        shards = self._shards = Shards(
+            self.given_source, "videos", self._cache(), self.shard_cache_gb, self.shard_window
+        )
+        splits = {role: video_entries(shards, role) for role in SPLITS}
+        for entries in splits.values():
+            check_label_steps(self.source, entries, self.label_steps)
+        return splits
+
+    def _split_files(self, kind: VideoFormat) -> dict[str, Sequence[VideoEntry]]:
+        entries = read_videos(self.source, self.root, kind, self.label_separator)
+        check_label_steps(self.source, entries, self.label_steps)
+        return dict(
+            split_videos(
+                entries,
+                val_share=self.shares["val"],
+                test_share=self.shares["test"],
+                val_groups=self.val_groups,
+                seed=self.seed,
+            )
+        )
 
     def _cache(self) -> Path:
         beside = self.source if self.source.is_dir() else self.source.parent
         return cache_folder(beside, self.cache_dir)
+
+    def _quarantine(self, role: str, entries: Sequence[VideoEntry]) -> Quarantine | None:
+        """Return what notes the bad videos of a split; None where they are errors."""
+        if self.on_bad_video == "error":
+            return None
+        paths = {entry.path for entry in entries}
+        return Quarantine(self._quarantine_file(), paths, role, self.max_bad_share)
 
     def _quarantine_file(self) -> Path:
         return self._cache() / "quarantine.csv"
@@ -362,11 +416,18 @@ class VideoDataModule(SequenceDataModule):
             "seed": (self.seed, 0),
         }
         choices = {
-            "format": (self.format, VideoFormat),
+            "format": (self.format, VideoSource),
             "broken_tail": (self.broken_tail, BrokenTail),
             "on_bad_video": (self.on_bad_video, OnBadVideo),
         }
         yield from option_problems(smallest, choices)
+        is_sharded = self.format == "shards"
+        yield from shard_problems(is_sharded, self.shard_window, self.shard_cache_gb)
+        if is_sharded and (self.cache_frames or self.cache_features):
+            yield (
+                "--data.cache_frames and --data.cache_features keep all frames on this machine, "
+                "which --data.format shards is to avoid: set them to false, or give files."
+            )
         if sum(self.shares.values()) >= 1:
             yield "--data.val_share and --data.test_share leave nothing to train on: lower them."
         if not 0 < self.stills_rate_hz < float("inf"):

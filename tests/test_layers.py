@@ -57,9 +57,12 @@ FLOORS = {
     "seq2seq.prepare": 7,
     "seq2seq.explanation": 7,
     "seq2seq.gradient_norms": 7,
+    "seq2seq.parallel_prediction": 7,
     "seq2seq.predict": 7,
     "seq2seq.prediction_input": 7,
     "seq2seq.prediction_output": 7,
+    "seq2seq.prediction_parts": 7,
+    "seq2seq.prediction_run": 7,
     "seq2seq.predictor": 7,
 }
 # Entries that cover only themselves: a module below them has to be named.

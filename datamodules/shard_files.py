@@ -1,0 +1,151 @@
+"""The files of shards in a folder, and what is said of those that cannot be used."""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from datamodules.faults import Fault, Faults
+from seq2seq.errors import DataError
+
+MISSING = Fault(
+    "files that do not exist",
+    "Get what is missing, or run seq2seq-prepare again: it keeps the shards that are finished.",
+)
+OTHER_SIZE = Fault(
+    "files of another size than the index says, cut off or replaced",
+    "Get them again, or run seq2seq-prepare again, which writes them anew.",
+)
+
+
+class StoredFile(NamedTuple):
+    """A file of a store, as its index knows it.
+
+    Attributes:
+        name: Its name below the store.
+        size: Bytes.
+        digest: Hash of its content, hexadecimal.
+    """
+
+    name: str
+    size: int
+    digest: str
+
+
+class FolderStore:
+    """Files of a folder.
+
+    Args:
+        folder: The folder.
+    """
+
+    is_remote = False
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def read(self, name: str) -> bytes | None:
+        """Return the content of a small file; None where there is none."""
+        try:
+            return (self._folder / name).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise DataError(unreadable(self._folder / name, error)) from error
+
+    def fetch(self, file: StoredFile) -> Path:
+        """Return where a file lies."""
+        self.check([file])
+        return self._folder / file.name
+
+    def read_range(self, file: StoredFile, offset: int, size: int) -> bytes:
+        """Return ``size`` bytes of a file."""
+        path = self._folder / file.name
+        try:
+            return read_range_of(path, offset, size)
+        except FileNotFoundError as error:
+            raise DataError(f"{path}: does not exist any more. {MISSING.remedy}") from error
+        except OSError as error:
+            raise DataError(unreadable(path, error)) from error
+
+    def check(self, files: Iterable[StoredFile]) -> None:
+        """Check that files are there and have their sizes."""
+        faults = Faults(self._folder, "the shards cannot be used")
+        for file in files:
+            size = self._size(file)
+            if size is None:
+                faults.add(MISSING, file.name)
+            elif size != file.size:
+                faults.add(OTHER_SIZE, f"{file.name} ({size} bytes, not {file.size})")
+        faults.raise_all()
+
+    def has(self, file: StoredFile) -> bool:
+        """Return whether a file is there, with its size."""
+        return self._size(file) == file.size
+
+    def _size(self, file: StoredFile) -> int | None:
+        try:
+            return (self._folder / file.name).stat().st_size
+        except OSError:
+            return None
+
+    def scratch(self, name: str) -> Path:
+        """Return where to make a file: beside its place, where a rename is one step."""
+        path = self._folder / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(unwritable(str(self._folder), error)) from error
+        return path.with_name(f".{path.name}.partial")
+
+    def publish(self, name: str) -> None:
+        """Rename the file made at ``scratch(name)``."""
+        try:
+            self.scratch(name).replace(self._folder / name)
+        except OSError as error:
+            raise DataError(unwritable(str(self._folder), error)) from error
+
+    def remove(self, name: str) -> None:
+        """Remove a file, if there is one."""
+        try:
+            (self._folder / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise DataError(unwritable(str(self._folder), error)) from error
+
+
+def digest_of(path: Path) -> str:
+    """Return a hash of the content of a file, hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def unwritable(place: str, error: Exception) -> str:
+    """Return the message for a place that cannot be written."""
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+    return (
+        f"{place}: cannot be written ({reason}). Set --output to a folder or URL that you may "
+        "write to and that has room."
+    )
+
+
+def unreadable(place: Path | str, error: Exception) -> str:
+    """Return the message for a place that cannot be read."""
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+    return f"{place}: cannot be read ({reason}). Check the place and your rights to read it."
+
+
+def read_range_of(path: Path, offset: int, size: int) -> bytes:
+    """Return ``size`` bytes of a file on this machine.
+
+    Raises:
+        DataError: If it ends before.
+        OSError: If it cannot be read.
+    """
+    with path.open("rb") as stream:
+        stream.seek(offset)
+        content = stream.read(size)
+    if len(content) != size:
+        raise DataError(
+            f"{path}: ends before byte {offset + size}, within a sample. {OTHER_SIZE.remedy}"
+        )
+    return content

@@ -1,0 +1,246 @@
+"""Pictures and videos in tar shards, for data larger than memory and than the disk of a machine.
+
+The shards have the layout of WebDataset, whose tools read them. This project reads them by its own
+index of byte offsets: ``webdataset`` streams cannot go on in the middle of an epoch, and deal whole
+shards to ranks and workers, so that some get more batches; ``litdata`` goes on only with the same
+number of workers and ranks, in a format of its own. With an index, samples have places as files do:
+the samplers of files serve, batches are a function of seed, epoch and position, and resume exactly.
+"""
+
+import hashlib
+import io
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePath
+from typing import Literal, NamedTuple, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from datamodules.shard_files import StoredFile
+from datamodules.shard_store import ShardStore, open_store
+from datamodules.shard_table import Sample, SampleTable
+from seq2seq.errors import ConfigError, DataError
+from seq2seq.pictures import open_picture
+
+ShardKind = Literal["pictures", "videos"]
+
+INDEX = "index.json"
+LAYOUT = 1
+"""Version of the index and of the tables; raised when they change."""
+
+_GIGABYTE = 10**9
+_SCRATCH = "seq2seq-"
+
+
+class Shards:
+    """Samples that ``seq2seq-prepare`` has written.
+
+    Args:
+        source: Folder or URL.
+        kind: What they must be.
+        cache: Folder to keep what is fetched from a URL.
+        cache_gb: Room for shards there, 10^9 bytes.
+        window: Out of how many shards batches are mixed; None for all of them.
+
+    Attributes:
+        fingerprint: Hash of the index, and so of all content.
+
+    Raises:
+        ConfigError: If the shards of a window are larger than the room.
+        DataError: If they cannot be read, are incomplete or of another kind.
+    """
+
+    def __init__(
+        self, source: str, kind: ShardKind, cache: Path, cache_gb: float, window: int | None
+    ) -> None:
+        self._source = source
+        self._store: ShardStore = open_store(source, cache / "shards", int(cache_gb * _GIGABYTE))
+        index = _read_index(source, self._store)
+        if index.kind != kind:
+            raise DataError(
+                f"{source}: holds {index.kind}, where {kind} are needed. Give shards of those."
+            )
+        self.fingerprint = index.fingerprint
+        self._shards = index.shards
+        self._check_room(cache_gb, window)
+        self._store.check(index.shards)
+        self._tables = {
+            split: SampleTable(self._store.fetch(file), split, count)
+            for split, (file, count) in index.tables.items()
+        }
+
+    def samples(self, split: str) -> SampleTable | tuple[()]:
+        """Return the samples of a split; none where there is no such split."""
+        return self._tables.get(split, ())
+
+    def shard_numbers(self, *splits: str) -> NDArray[np.int64]:
+        """Return the shard of each sample of some splits, int64 ``(samples,)``."""
+        return np.fromiter(
+            (sample.shard for split in splits for sample in self.samples(split)), dtype=np.int64
+        )
+
+    def open_picture(self, path: Path) -> Image.Image:
+        """Read a picture, as ``seq2seq.pictures.open_picture`` does.
+
+        Args:
+            path: That of its ``Sample``.
+
+        Raises:
+            DataError: If it cannot be read.
+        """
+        sample = self._find(path)
+        [(_, start, size)] = sample.files
+        content = self._store.read_range(self._shards[sample.shard], start, size)
+        # Of a path, open_picture wants its content, its size and its name, and no more.
+        return open_picture(cast(Path, _Member(self._name(sample), content)))
+
+    @contextmanager
+    def extracted(self, path: Path) -> Iterator[Path]:
+        """Give a sample as a file or folder on this machine, for as long as it is needed.
+
+        Args:
+            path: That of its ``Sample``, by which errors name it, too.
+
+        Raises:
+            DataError: If it cannot be read.
+        """
+        sample = self._find(path)
+        with self._written(sample) as place:
+            try:
+                yield place
+            except DataError as error:
+                raise DataError(str(error).replace(str(place), self._name(sample))) from error
+
+    @contextmanager
+    def _written(self, sample: Sample) -> Iterator[Path]:
+        shard = self._shards[sample.shard]
+        if not sample.files[0][0]:
+            [(_, start, size)] = sample.files
+            # The ending tells arrays from videos.
+            with tempfile.NamedTemporaryFile(prefix=_SCRATCH, suffix=sample.path.suffix) as file:
+                file.write(self._store.read_range(shard, start, size))
+                file.flush()
+                yield Path(file.name)
+            return
+        with tempfile.TemporaryDirectory(prefix=_SCRATCH) as folder:
+            for name, start, size in sample.files:
+                Path(folder, name).write_bytes(self._store.read_range(shard, start, size))
+            yield Path(folder)
+
+    def _find(self, path: Path) -> Sample:
+        split, number, *_ = path.parts
+        return self._tables[split][int(number)]
+
+    def _name(self, sample: Sample) -> str:
+        name = PurePath(*sample.path.parts[2:])
+        return f"{self._source}/{self._shards[sample.shard].name}: {name}"
+
+    def _check_room(self, cache_gb: float, window: int | None) -> None:
+        """Check that what is read at a time can be kept, as far as it has to be fetched."""
+        if not self._store.is_remote:
+            return
+        sizes = sorted((shard.size for shard in self._shards), reverse=True)
+        # While a window slides on to the next shard, it has parts of one more.
+        needed = sum(sizes if window is None else sizes[: window + 1]) / _GIGABYTE
+        if needed > cache_gb:
+            remedy = "or set --data.shard_window to 1 or more" if window is None else "or lower it"
+            raise ConfigError(
+                f"--data.shard_cache_gb={cache_gb:g} is too small: batches are mixed out of "
+                f"{needed:.3g} GB of shards (--data.shard_window={window}), which would be fetched "
+                f"again and again. Raise it, {remedy}."
+            )
+
+
+def shard_problems(is_sharded: bool, window: int | None, cache_gb: float) -> Iterator[str]:
+    """Yield what is wrong with the options of shards, one sentence each.
+
+    Args:
+        is_sharded: Whether the data is in shards.
+        window: As for ``Shards``.
+        cache_gb: As for ``Shards``.
+    """
+    if window is not None and not is_sharded:
+        yield "--data.shard_window is for --data.format shards: set that, or leave it null."
+    if window is not None and window < 1:
+        yield f"--data.shard_window is {window}: set it to 1 or more, or null."
+    if not 0 <= cache_gb < float("inf"):
+        yield f"--data.shard_cache_gb is {cache_gb}: set it to 0 or more."
+
+
+class _Member:
+    """A file in a shard, of which a path is needed."""
+
+    def __init__(self, name: str, content: bytes) -> None:
+        self._name = name
+        self._content = content
+
+    def __str__(self) -> str:
+        return self._name
+
+    def open(self, mode: Literal["rb"]) -> io.BytesIO:
+        """Return a stream of its content."""
+        assert mode == "rb"
+        return io.BytesIO(self._content)
+
+    def stat(self) -> os.stat_result:
+        """Return its size, and nothing else."""
+        return os.stat_result((0, 0, 0, 0, 0, 0, len(self._content), 0, 0, 0))
+
+
+class _Index(NamedTuple):
+    """What ``index.json`` says.
+
+    Attributes:
+        kind: What the samples are.
+        shards: The shards of all splits, by their numbers.
+        tables: Of each split, the file of its table, and its number of lines.
+        fingerprint: Hash of all this.
+    """
+
+    kind: str
+    shards: list[StoredFile]
+    tables: dict[str, tuple[StoredFile, int]]
+    fingerprint: str
+
+
+def format_index(
+    kind: ShardKind, shards: list[StoredFile], tables: dict[str, tuple[StoredFile, int]]
+) -> bytes:
+    """Return the content of the index."""
+    index = {"layout": LAYOUT, "kind": kind, "shards": shards, "tables": tables}
+    return json.dumps(index, indent=1).encode()
+
+
+def _read_index(source: str, store: ShardStore) -> _Index:
+    content = store.read(INDEX)
+    if content is None:
+        raise DataError(
+            f"{source}: has no {INDEX}, which seq2seq-prepare writes last. Let it finish, or give "
+            "the folder or URL that it wrote to."
+        )
+    try:
+        index = json.loads(content)
+        layout = index["layout"]
+        if layout == LAYOUT:
+            return _Index(
+                index["kind"],
+                [StoredFile(*file) for file in index["shards"]],
+                {
+                    name: (StoredFile(*file), count)
+                    for name, (file, count) in index["tables"].items()
+                },
+                hashlib.blake2b(content, digest_size=16).hexdigest(),
+            )
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{source}/{INDEX} is damaged ({error}). Run seq2seq-prepare again."
+        ) from error
+    raise DataError(
+        f"{source}: has layout {layout}, and this version reads {LAYOUT}. Run seq2seq-prepare of "
+        "this version."
+    )
