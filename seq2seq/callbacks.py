@@ -204,6 +204,12 @@ class PredictionWriter(Callback):
         self.path = path
         self._texts: dict[int, str] = {}
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Let a rank have nothing to predict, as where there are fewer inputs than ranks."""
+        del trainer
+        if stage == "predict":
+            pl_module.allow_zero_length_dataloader_with_multiple_devices = True
+
     def on_predict_batch_end(
         self,
         trainer: pl.Trainer,
@@ -219,8 +225,11 @@ class PredictionWriter(Callback):
         for index, predictions in zip(batch.indices.tolist(), rows, strict=True):
             self._texts[index] = predictions[0].text
 
-    def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Gather the texts of all ranks and write them."""
+        # Not when prediction ends: Lightning 2.6 does not say so to a rank that had nothing to do.
+        if stage != "predict":
+            return
         texts = _gather(trainer, self._texts)
         self._texts = {}
         if not trainer.is_global_zero:

@@ -4,17 +4,12 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import fields
 from pathlib import Path
-from typing import TextIO
 
-from jsonargparse import ArgumentParser, Namespace
-from rich.console import Console
-from rich.progress import Progress, TextColumn, TimeElapsedColumn
+from jsonargparse import SUPPRESS, ArgumentParser, Namespace
 
 from seq2seq.errors import CheckpointError, ConfigError, DataError
-from seq2seq.explanation import ExplanationKind, require_explainable
-from seq2seq.explanation_page import ExplanationPage
+from seq2seq.explanation import ExplanationKind
 from seq2seq.forecast import (
     ForecastOptions,
     add_forecast_arguments,
@@ -23,21 +18,20 @@ from seq2seq.forecast import (
     plot_forecast,
     write_forecast,
 )
-from seq2seq.prediction_input import open_items, ready_chunks
-from seq2seq.prediction_output import Columns, FigureFolder, Format, row_format
-from seq2seq.predictor import (
-    Device,
-    Precision,
-    Predictor,
-    check_batch_size,
-    find_device,
-    load_task,
+from seq2seq.parallel_prediction import (
+    Outcome,
+    ProcessError,
+    check_parallel,
+    is_parallel,
+    predict_in_parallel,
 )
+from seq2seq.prediction_input import open_items, ready_chunks
+from seq2seq.prediction_output import Format, open_output, open_page, progress_bar
+from seq2seq.prediction_run import PredictionRun, search_options, take_share, write_parts
+from seq2seq.predictor import Device, Precision, check_batch_size, find_device, load_task
 from seq2seq.search import SearchError, SearchOptions
 from seq2seq.tasks.base import SequenceTask
 from seq2seq.tasks.forecasting import Forecaster
-from seq2seq.tasks.labelling import LabelTask
-from seq2seq.tasks.video import VideoClassifier
 
 
 def build_parser() -> ArgumentParser:
@@ -132,6 +126,24 @@ def build_parser() -> ArgumentParser:
         default="32",
         help="bf16 is quicker where the hardware has it, and changes scores a little.",
     )
+    parser.add_argument(
+        "--devices",
+        type=int,
+        default=1,
+        help=(
+            "Number of processes that share the inputs, each with a GPU of its own or a share of "
+            "the processor. The output, a file, is the same as with one."
+        ),
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help=(
+            "Go on with the finished parts that a run of the same command has left in "
+            "OUTPUT.parts; where there are none, begin, and keep them."
+        ),
+    )
+    parser.add_argument("--process", type=int | None, default=None, help=SUPPRESS)
     add_forecast_arguments(parser)
     parser.add_class_arguments(SearchOptions, skip={"return_attention"})
     return parser
@@ -148,91 +160,67 @@ def run(arguments: Sequence[str] | None = None) -> None:
         DataError: If the input cannot be read, or the output not be written; in the end, if some
             inputs could not be used.
         CheckpointError: If the checkpoint cannot be used.
+        ProcessError: If one of several processes has failed or was killed.
     """
     parser = build_parser()
-    options = parser.parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = parser.parse_args(given)
+    _check(options)
+    if options.process is None and is_parallel(options):
+        outcome = predict_in_parallel(options, given)
+    else:
+        if options.process is not None:
+            take_share(options)
+        task = load_task(options.ckpt_path)
+        names = (name for name in vars(options) if name != "process")
+        check_options(task, [name for name in names if options[name] != parser.get_default(name)])
+        if isinstance(task, Forecaster):
+            _forecast(task.to(find_device(options.device)).eval(), options)
+            return
+        assert isinstance(task, SequenceTask)
+        prediction_run = PredictionRun(task, options)
+        if options.process is not None:
+            write_parts(prediction_run)
+            return
+        outcome = _predict(prediction_run)
+    if outcome.unusable:
+        raise DataError(
+            f"{outcome.unusable} of {outcome.inputs} inputs could not be used; see the rows marked "
+            "with an error."
+        )
+
+
+def _check(options: Namespace) -> None:
+    """Refuse what can be seen to be wrong without the checkpoint."""
     check_batch_size(options.batch_size)
     if options.alignment and options.format != "jsonl":
         raise ConfigError(f"--alignment has no place in {options.format}. Set --format jsonl.")
     _check_explanation(options)
-    names = {field.name for field in fields(SearchOptions)}
-    search_options = SearchOptions(
-        **{name: value for name, value in vars(options).items() if name in names},
-        return_attention=options.alignment or options.attention_dir is not None,
-    )
-    task = load_task(options.ckpt_path)
-    check_options(
-        task, [name for name in vars(options) if options[name] != parser.get_default(name)]
-    )
-    if isinstance(task, Forecaster):
-        _forecast(task.to(find_device(options.device)).eval(), options)
-        return
-    assert isinstance(task, SequenceTask)
-    predictor = Predictor(task, options.device, options.precision)
-    kind = predictor.task.item_kind
-    if options.explain is not None:
-        require_explainable(predictor.task, options.explain)
-    if options.alignment and kind != "line":
-        raise ConfigError(
-            f"--alignment is between words, and this checkpoint reads {kind}s. Set --attention_dir "
-            "to see what it attends to."
-        )
-    if options.per_frame and kind != "video":
-        raise ConfigError(
-            f"--per_frame is for videos, and this checkpoint reads {kind}s. Leave it out."
-        )
-    if options.per_frame and (options.n_best > 1 or options.attention_dir is not None):
-        raise ConfigError(
-            "--per_frame gives the most probable labels after each frame, and draws nothing. Leave "
-            "out --n_best and --attention_dir."
-        )
-    if options.per_frame and isinstance(predictor.task, VideoClassifier):
-        predictor.task.stream()  # whatever needs whole videos is refused before there is any output
-    columns = Columns(
-        is_file=kind != "line",
-        is_ranked=options.n_best > 1,
-        has_alignment=options.alignment,
-        has_labels=isinstance(predictor.task, LabelTask),
-        has_seconds=options.per_frame,
-    )
-    rows = row_format(options.format, columns)
-    count = unusable = 0
+    search_options(options)
+    check_parallel(options)
+
+
+def _predict(prediction_run: PredictionRun) -> Outcome:
+    options = prediction_run.options
+    inputs = unusable = 0
     with ExitStack() as stack:
-        items = open_items(options.input, kind, stack)
-        figures = _open_figures(options.attention_dir, options.input, predictor.task)
-        output = _open_output(options.output, options.input, stack)
-        page = _open_page(options, stack)
+        items = open_items(options.input, prediction_run.kind, stack)
+        figures = prediction_run.open_figures()
+        output = open_output(options.output, options.input, stack)
+        page = open_page(options, stack)
         is_typed = options.input == "-" and sys.stdin.isatty()
-        progress = stack.enter_context(_progress_bar(is_hidden=is_typed or output.isatty()))
+        progress = stack.enter_context(progress_bar(is_hidden=is_typed or output.isatty()))
         done = progress.add_task("decoded", total=None)
-        if rows.header is not None:
-            print(rows.header, file=output)
-        if options.per_frame:
-            for item in items:
-                count += 1
-                for prediction in predictor.follow_frames(item):
-                    print(rows.write(item, [prediction]), file=output, flush=True)
-                    unusable += prediction.error is not None
-                progress.advance(done)
-            items = iter(())
-        for chunk in ready_chunks(items, predictor.chunk_size(options.batch_size)):
-            found = predictor.predict_chunk(
-                chunk, search_options, options.batch_size, count, options.explain
-            )
-            for number, (item, predictions) in enumerate(zip(chunk, found, strict=True), count + 1):
-                if figures is not None:
-                    figures.write(item, number, predictions[0])
-                if page is not None:
-                    page.write(number, predictions[0])
-                print(rows.write(item, predictions), file=output)
-                unusable += predictions[0].error is not None
+        if prediction_run.format.header is not None:
+            print(prediction_run.format.header, file=output)
+        for chunk in ready_chunks(items, prediction_run.chunk_size):
+            for row in prediction_run.rows(chunk, inputs, figures, page):
+                print(row.text, file=output, flush=options.per_frame)
+                unusable += row.has_error
             output.flush()
-            count += len(chunk)
+            inputs += len(chunk)
             progress.advance(done, len(chunk))
-    if unusable:
-        raise DataError(
-            f"{unusable} of {count} inputs could not be used; see the rows marked with an error."
-        )
+    return Outcome(inputs, unusable)
 
 
 def _forecast(task: Forecaster, options: Namespace) -> None:
@@ -246,15 +234,9 @@ def _forecast(task: Forecaster, options: Namespace) -> None:
     names = ForecastOptions._fields
     found = forecast_file(task, source, ForecastOptions(**{name: options[name] for name in names}))
     with ExitStack() as stack:
-        write_forecast(found, _open_output(options.output, source, stack))
+        write_forecast(found, open_output(options.output, source, stack))
     if plot is not None:
         plot_forecast(found, plot, f"{Path(source).name}: {options.horizon} steps on")
-
-
-def _open_figures(folder: str | None, source: str, task: SequenceTask) -> FigureFolder | None:
-    if folder is None:
-        return None
-    return FigureFolder(Path(folder), task, Path(source) if Path(source).is_dir() else None)
 
 
 def _check_explanation(options: Namespace) -> None:
@@ -272,50 +254,11 @@ def _check_explanation(options: Namespace) -> None:
         raise ConfigError("--explain is about the most probable labels. Leave out --n_best.")
 
 
-def _open_page(options: Namespace, stack: ExitStack) -> ExplanationPage | None:
-    if options.explain_page is None:
-        return None
-    output = _open_output(options.explain_page, options.input, stack, "--explain_page")
-    title = {"gradient": "Gradient times input", "attention": "Attention"}[options.explain]
-    return stack.enter_context(ExplanationPage(output, f"{title} of each word"))
-
-
-def _open_output(path: str, source: str, stack: ExitStack, option: str = "--output") -> TextIO:
-    if path == "-":
-        # Names of files need not be UTF-8.
-        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]  # a real file here
-        return sys.stdout
-    if source != "-" and Path(path).exists() and Path(path).samefile(source):
-        raise ConfigError(f"{path}: {option} would overwrite --input. Give it another name.")
-    try:
-        return stack.enter_context(
-            Path(path).open("w", encoding="utf-8", errors="backslashreplace")
-        )
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error.strerror}.") from error
-
-
-def _progress_bar(is_hidden: bool) -> Progress:
-    """Return a bar on standard error, unless that is a pipe or a log.
-
-    Args:
-        is_hidden: True where somebody types, or reads the answers on the same terminal.
-    """
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"),
-        TextColumn("{task.completed:.0f}"),
-        TimeElapsedColumn(),
-        console=console,
-        disable=is_hidden or not console.is_terminal,
-    )
-
-
 def main() -> None:
     """Run ``seq2seq-predict``: what the user can mend is a message and status 1."""
     try:
         run()
-    except (ConfigError, DataError, CheckpointError, SearchError) as error:
+    except (ConfigError, DataError, CheckpointError, SearchError, ProcessError) as error:
         sys.exit(f"seq2seq-predict: {error}")
     except KeyboardInterrupt:
         sys.exit(130)  # 128 + 2: what a shell reports for a process that Ctrl-C ended

@@ -1,18 +1,25 @@
-"""What ``seq2seq-predict`` writes: rows of text, JSON or CSV, and figures of the attention."""
+"""What ``seq2seq-predict`` writes: rows of text, JSON or CSV, figures of the attention, a page."""
 
 import csv
 import io
 import json
 import os
+import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from math import exp
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TextIO
+
+from jsonargparse import Namespace
+from rich.console import Console
+from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from seq2seq.batches import Prediction
 from seq2seq.errors import ConfigError, DataError
+from seq2seq.explanation_page import ExplanationPage
 from seq2seq.tasks.base import SequenceTask
 
 Format = Literal["text", "jsonl", "csv"]
@@ -199,6 +206,16 @@ class FigureFolder:
         self.root = root
         self._taken: set[str] = set()
 
+    def skip(self, items: Sequence[str], first: int) -> None:
+        """Leave the figures of inputs to others; their names are taken.
+
+        Args:
+            items: The raw inputs.
+            first: Number of inputs before them.
+        """
+        for number, item in enumerate(items, first + 1):
+            self._name(item, number)
+
     def write(self, item: str, number: int, prediction: Prediction) -> None:
         """Draw a prediction.
 
@@ -211,13 +228,16 @@ class FigureFolder:
             ConfigError: If the figure would lie among the inputs.
             DataError: If it cannot be written.
         """
+        # Taken also where nothing is drawn: what others are called must not depend on it.
+        name = self._name(item, number)
         if prediction.attention is None:
             return
+        self._check_place(item)
         batch = self.task.collate([self.task.load_item(item)])
         figure = self.task.figure(batch, prediction)
         if figure is None:
             return
-        path = self.folder / self._name(item, number)
+        path = self.folder / name
         with warnings.catch_warnings():
             # A letter that the font lacks is seen as a box.
             warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font", UserWarning)
@@ -228,9 +248,9 @@ class FigureFolder:
                 raise DataError(f"{path}: cannot be written: {error.strerror}.") from error
         figure.clear()  # its parts refer to each other, and would wait for the garbage collection
 
-    def _name(self, item: str, number: int) -> str:
+    def _check_place(self, item: str) -> None:
         if self.task.item_kind == "line":
-            return f"{number:06}.png"
+            return
         path = Path(item)
         if path.parent.resolve() == self.folder.resolve():
             raise ConfigError(
@@ -242,12 +262,17 @@ class FigureFolder:
                 f"--attention_dir {self.folder}: lies in {path}, whose frames are pictures, too. "
                 "Give another folder."
             )
+
+    def _name(self, item: str, number: int) -> str:
+        if self.task.item_kind == "line":
+            return f"{number:06}.png"
+        path = Path(item)
         # A folder of frames that was given as it is has no folder above it.
         if self.root is None or path == self.root:
             below = Path(path.name)
         else:
             below = path.relative_to(self.root)
-        whole = "__".join(below.with_suffix("").parts)
+        whole = "__".join([*below.parts[:-1], below.stem])
         stem = os.fsencode(whole)[-_NAME_BYTES:].decode("utf-8", "ignore")
         name, count = stem, 1
         while name.casefold() in self._taken:
@@ -255,3 +280,70 @@ class FigureFolder:
             name = f"{stem}_{count}"
         self._taken.add(name.casefold())
         return f"{name}.png"
+
+
+def check_output(path: str, source: str, option: str) -> None:
+    """Refuse to write over the input.
+
+    Raises:
+        ConfigError: If ``option`` would do so.
+    """
+    paths = Path(path), Path(source)
+    if source != "-" and all(each.exists() for each in paths) and paths[0].samefile(source):
+        raise ConfigError(f"{path}: {option} would overwrite --input. Give it another name.")
+
+
+def open_output(path: str, source: str, stack: ExitStack, option: str = "--output") -> TextIO:
+    """Return where to write.
+
+    Args:
+        path: A file, or ``-`` for standard output.
+        source: What ``--input`` is.
+        stack: What closes the file in the end.
+        option: What ``path`` is the value of.
+
+    Raises:
+        ConfigError: If that is the input.
+        DataError: If it cannot be written.
+    """
+    if path == "-":
+        # Names of files need not be UTF-8.
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]  # a real file here
+        return sys.stdout
+    check_output(path, source, option)
+    try:
+        return stack.enter_context(
+            Path(path).open("w", encoding="utf-8", errors="backslashreplace")
+        )
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written: {error.strerror}.") from error
+
+
+def open_page(options: Namespace, stack: ExitStack) -> ExplanationPage | None:
+    """Return the page of explanations that the options ask for; None where they do not.
+
+    Raises:
+        ConfigError: If it is the input.
+        DataError: If it cannot be written.
+    """
+    if options.explain_page is None:
+        return None
+    output = open_output(options.explain_page, options.input, stack, "--explain_page")
+    title = {"gradient": "Gradient times input", "attention": "Attention"}[options.explain]
+    return stack.enter_context(ExplanationPage(output, f"{title} of each word"))
+
+
+def progress_bar(is_hidden: bool) -> Progress:
+    """Return a bar on standard error, unless that is a pipe or a log.
+
+    Args:
+        is_hidden: True where somebody types, or reads the answers on the same terminal.
+    """
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        TextColumn("{task.completed:.0f}"),
+        TimeElapsedColumn(),
+        console=console,
+        disable=is_hidden or not console.is_terminal,
+    )

@@ -225,6 +225,8 @@ def test_help_shows_every_option(predict, capsys):
         *("ckpt_path", "input", "output", "format", "alignment", "attention_dir", "batch_size"),
         *(
             "device",
+            "devices",
+            "resume",
             "method",
             "beam_size",
             "n_best",
@@ -235,6 +237,7 @@ def test_help_shows_every_option(predict, capsys):
         ),
     ):
         assert f"--{option}" in text
+    assert "--process" not in text  # which a run gives to its own processes alone
 
 
 def run_in_terminal(*arguments, text=None):
