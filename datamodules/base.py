@@ -10,6 +10,7 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from datamodules.samplers import BucketBatchSampler, RankSampler
+from datamodules.worker_signals import leave_signals_to_main
 from seq2seq.batches import Batch
 from seq2seq.errors import ConfigError, DataError
 
@@ -158,6 +159,7 @@ class SequenceDataModule(LightningDataModule):
         has_workers = self.num_workers > 0
         return {
             "num_workers": self.num_workers,
+            "worker_init_fn": leave_signals_to_main,
             "pin_memory": torch.cuda.is_available(),
             "persistent_workers": has_workers,
             "prefetch_factor": _PREFETCHED_BATCHES if has_workers else None,
