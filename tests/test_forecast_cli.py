@@ -27,9 +27,9 @@ def run(tmp_path_factory):
 def test_the_best_checkpoint_is_the_one_with_the_smallest_error(run):
     config = yaml.safe_load((run / "runs/sine/config.yaml").read_text())
     assert config["checkpoint"]["mode"] == "min"
-    assert config["checkpoint"]["monitor"] == "val/free_running_mse"
+    assert config["checkpoint"]["monitor"] == "val/worst_free_running_mse"
     events = EventAccumulator(str(run / "runs/sine")).Reload()
-    scores = {event.step: event.value for event in events.Scalars("val/free_running_mse")}
+    scores = {event.step: event.value for event in events.Scalars("val/worst_free_running_mse")}
     assert len(scores) == 4
     best = torch.load(run / "runs/sine/best.ckpt", weights_only=True)
     assert best["global_step"] == 1 + [*scores.values()].index(min(scores.values()))

@@ -104,9 +104,13 @@ def test_every_option_of_the_main_command_exists() -> None:
     used = options_used_with("seq2seq fit") | options_used_with("seq2seq test")
     assert {"config", "data.root", "ckpt_path", "print_config"} <= used
     package = import_module("datamodules")
+    modules = (
+        *("TranslationDataModule", "CaptionDataModule", "VideoDataModule"),
+        *("ReviewDataModule", "SeriesDataModule"),
+    )
     known = {
         f"data.{name}"
-        for module in ("TranslationDataModule", "CaptionDataModule", "VideoDataModule")
+        for module in modules
         for name in inspect.signature(getattr(package, module)).parameters
     }
     for command in ("fit", "test"):

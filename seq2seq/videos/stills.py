@@ -107,10 +107,17 @@ class ArrayVideo(_Stills):
         return pixels.expand(3, -1, -1).contiguous()
 
 
+def _load(path: Path) -> Any:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except SystemError:  # where another thread parses something else, in spite of the lock
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
 def _read_array(path: Path) -> NDArray[Any]:
     array: NDArray[Any]
     try:
-        content = np.load(path, mmap_mode="r", allow_pickle=False)
+        content = _load(path)
         if not isinstance(content, NpzFile):
             array = content
             return array
