@@ -71,7 +71,7 @@ class LastCheckpoint(ModelCheckpoint):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
         """Save, and end the run where it was asked to."""
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
-            trainer.save_checkpoint(self._path)
+            trainer.save_checkpoint(self._path, weights_only=False)
             self._end_if_asked(trainer)
 
     @property
@@ -86,7 +86,7 @@ class LastCheckpoint(ModelCheckpoint):
         # One rank may have been told alone, and none may save without the others.
         if not trainer.strategy.reduce_boolean_decision(self._is_asked_to_end, all=False):
             return
-        trainer.save_checkpoint(self._path)
+        trainer.save_checkpoint(self._path, weights_only=False)
         rank_zero_info(f"Asked to end: saved {self._path} after step {trainer.global_step}.")
         raise SIGTERMException
 
