@@ -2,44 +2,29 @@
 
 import pkgutil
 import sys
-from argparse import ArgumentError
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from jsonargparse import SUPPRESS
 from lightning.pytorch.cli import LightningArgumentParser
 
-import datamodules  # noqa: F401  # makes its classes known by their short names
-from datamodules.base import SequenceDataModule
 from datamodules.check import read_all, write_report
 from datamodules.faults import some_of
-from seq2seq.errors import ConfigError, DataError, find_user_error
+from seq2seq.errors import ConfigError
+from seq2seq.recipe_command import recipe_parser, run_command
 
 _REPORT = "data_report.csv"
-# What else stands in the configuration of a recipe or a run.
-_IGNORED = (
-    *("model", "trainer", "checkpoint", "last", "seed_everything", "ckpt_path", "weights_only"),
-    *("verbose", "return_predictions"),
-)
+_NAME = "seq2seq-check-data"
 
 
 def build_parser() -> LightningArgumentParser:
     """Return the parser of ``seq2seq-check-data``."""
-    parser = LightningArgumentParser(
-        prog="seq2seq-check-data",
-        description=(
-            "Read every file of a data module from its start to its end, print what cannot be "
-            "used, and write a report. The exit status is 1 if anything is bad."
-        ),
-        exit_on_error=False,
+    parser = recipe_parser(
+        _NAME,
+        "Read every file of a data module from its start to its end, print what cannot be used, "
+        "and write a report. The exit status is 1 if anything is bad.",
+        "Configuration as for seq2seq; all but its data is left alone.",
+        used=("run_dir",),
     )
-    parser.add_argument(
-        "--config",
-        action="config",
-        help="Configuration as for seq2seq; all but its data is left alone.",
-    )
-    parser.add_lightning_class_args(SequenceDataModule, "data", subclass_mode=True, required=False)
     parser.add_argument(
         "--run_dir", type=str, default=".", help="Folder for the report, as for seq2seq."
     )
@@ -49,8 +34,6 @@ def build_parser() -> LightningArgumentParser:
         default=None,
         help=f"File to write (CSV: file, status, problem); null for {_REPORT} in the run_dir.",
     )
-    for name in _IGNORED:
-        parser.add_argument(f"--{name}", type=Any, help=SUPPRESS)
     return parser
 
 
@@ -85,17 +68,7 @@ def run(arguments: Sequence[str] | None = None) -> bool:
 
 def main() -> None:
     """Run ``seq2seq-check-data``: status 1 where data is bad, 2 where options are."""
-    try:
-        is_sound = run()
-    except Exception as error:
-        mendable = find_user_error(error)
-        if mendable is None and not isinstance(error, ArgumentError):
-            raise
-        sys.stderr.write(f"seq2seq-check-data: error: {mendable or error}\n")
-        sys.exit(1 if isinstance(mendable, DataError) else 2)
-    except KeyboardInterrupt:
-        sys.exit(130)  # 128 + 2: what a shell reports for a process that Ctrl-C ended
-    sys.exit(not is_sound)
+    sys.exit(not run_command(_NAME, run))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import pkgutil
 import sys
-from argparse import ArgumentError
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, get_args
 
 import lightning.pytorch as pl
 import torch
-from jsonargparse import SUPPRESS, Namespace
+from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 from torch import Tensor
 
@@ -18,38 +17,30 @@ import seq2seq.cli  # noqa: F401  # makes tasks and data known by their short na
 from datamodules.base import SequenceDataModule
 from seq2seq.batches import Batch
 from seq2seq.cli import LINKED_OPTIONS
-from seq2seq.errors import ConfigError, DataError, find_user_error
+from seq2seq.errors import ConfigError, DataError
 from seq2seq.gradient_figures import gradient_figure, reach
 from seq2seq.nn.recurrent import Cell
+from seq2seq.recipe_command import recipe_parser, run_command
 from seq2seq.sequences import lengths_to_mask
 from seq2seq.tasks.text_source import TextSourceTask
 
-# What else stands in the configuration of a recipe or a run.
-_IGNORED = (
-    *("trainer", "checkpoint", "last", "run_dir", "seed_everything", "ckpt_path"),
-    *("weights_only", "verbose", "return_predictions"),
-)
+_NAME = "seq2seq-gradients"
 _LARGEST_GRADIENT = 1.0  # norm to which those of training are clipped, as most recipes do
 
 
 def build_parser() -> LightningArgumentParser:
     """Return the parser of ``seq2seq-gradients``."""
-    parser = LightningArgumentParser(
-        prog="seq2seq-gradients",
-        description=(
-            "Build the text model of a recipe with each of some cells, compute the gradient of the "
-            "loss of one training batch by the embedded token at every time step, and draw its "
-            "norm. It falls with the distance from the end where the loss hears of a token through "
-            "the recurrence alone. A second direction, an attention and pooling other than last "
-            "are short cuts: add --model.bidirectional false, --model.attention none or "
-            "--model.pooling last to see it without."
-        ),
-        exit_on_error=False,
+    parser = recipe_parser(
+        _NAME,
+        "Build the text model of a recipe with each of some cells, compute the gradient of the "
+        "loss of one training batch by the embedded token at every time step, and draw its norm. It "
+        "falls with the distance from the end where the loss hears of a token through the "
+        "recurrence alone. A second direction, an attention and pooling other than last are short "
+        "cuts: add --model.bidirectional false, --model.attention none or --model.pooling last to "
+        "see it without.",
+        "Recipe as for seq2seq, with a model that reads text.",
+        used=("model",),
     )
-    parser.add_argument(
-        "--config", action="config", help="Recipe as for seq2seq, with a model that reads text."
-    )
-    parser.add_lightning_class_args(SequenceDataModule, "data", subclass_mode=True, required=False)
     parser.add_lightning_class_args(pl.LightningModule, "model", subclass_mode=True, required=False)
     for name in LINKED_OPTIONS:
         parser.link_arguments(f"data.init_args.{name}", f"model.init_args.{name}")
@@ -67,8 +58,6 @@ def build_parser() -> LightningArgumentParser:
         ),
     )
     parser.add_argument("--seed", type=int, default=1, help="Seed of the weights.")
-    for name in _IGNORED:
-        parser.add_argument(f"--{name}", type=Any, help=SUPPRESS)
     return parser
 
 
@@ -120,9 +109,7 @@ def _state(train_steps: int) -> str:
 
 def _build(parser: LightningArgumentParser, options: Namespace, cell: str) -> TextSourceTask:
     """Return the recipe's model with another cell."""
-    config = options.clone()
-    for name in _IGNORED:
-        config.pop(name, None)
+    config = Namespace(data=options.data, model=options.model.clone())  # type: ignore[no-untyped-call]  # the rest of a recipe is left alone
     config.model.init_args.cell = cell
     task: TextSourceTask = parser.instantiate_classes(config).model
     return task
@@ -200,16 +187,7 @@ def _write(path: Path, norms: dict[str, Tensor], title: str) -> None:
 
 def main() -> None:
     """Run ``seq2seq-gradients``: status 1 where data cannot be used, 2 where options cannot."""
-    try:
-        run()
-    except Exception as error:
-        mendable = find_user_error(error)
-        if mendable is None and not isinstance(error, ArgumentError):
-            raise
-        sys.stderr.write(f"seq2seq-gradients: error: {mendable or error}\n")
-        sys.exit(1 if isinstance(mendable, DataError) else 2)
-    except KeyboardInterrupt:
-        sys.exit(130)  # 128 + 2: what a shell reports for a process that Ctrl-C ended
+    run_command(_NAME, run)
 
 
 if __name__ == "__main__":

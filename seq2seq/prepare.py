@@ -3,26 +3,20 @@
 import os
 import pkgutil
 import sys
-from argparse import ArgumentError
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
-from jsonargparse import SUPPRESS
 from lightning.pytorch.cli import LightningArgumentParser
 
-import datamodules  # noqa: F401  # makes its classes known by their short names
 from datamodules.base import SequenceDataModule
 from datamodules.shard_plan import ShardSource
 from datamodules.shard_store import open_store
 from datamodules.shard_writer import Written, write_shards
-from seq2seq.errors import ConfigError, DataError, find_user_error, raise_together
+from seq2seq.errors import ConfigError, raise_together
+from seq2seq.recipe_command import recipe_parser, run_command
 
 _MEGABYTE = 10**6
-# What else stands in the configuration of a recipe or a run.
-_IGNORED = (
-    *("model", "trainer", "checkpoint", "last", "seed_everything", "ckpt_path", "weights_only"),
-    *("verbose", "return_predictions", "run_dir"),
-)
+_NAME = "seq2seq-prepare"
 
 
 @runtime_checkable
@@ -36,21 +30,13 @@ class Shardable(Protocol):
 
 def build_parser() -> LightningArgumentParser:
     """Return the parser of ``seq2seq-prepare``."""
-    parser = LightningArgumentParser(
-        prog="seq2seq-prepare",
-        description=(
-            "Write the pictures or videos of a data module into tar shards, which the same data "
-            "module reads with --data.format shards, from a folder or from an object store. "
-            "Started again after an interruption, it keeps the shards that are finished."
-        ),
-        exit_on_error=False,
+    parser = recipe_parser(
+        _NAME,
+        "Write the pictures or videos of a data module into tar shards, which the same data module "
+        "reads with --data.format shards, from a folder or from an object store. Started again "
+        "after an interruption, it keeps the shards that are finished.",
+        "Configuration as for seq2seq; all but its data is left alone.",
     )
-    parser.add_argument(
-        "--config",
-        action="config",
-        help="Configuration as for seq2seq; all but its data is left alone.",
-    )
-    parser.add_lightning_class_args(SequenceDataModule, "data", subclass_mode=True, required=False)
     parser.add_argument(
         "--output",
         type=str | None,
@@ -66,8 +52,6 @@ def build_parser() -> LightningArgumentParser:
         default=None,
         help="How many shards are written at a time; null for one per core.",
     )
-    for name in _IGNORED:
-        parser.add_argument(f"--{name}", type=Any, help=SUPPRESS)
     return parser
 
 
@@ -122,16 +106,7 @@ def _problems(data: object, output: str | None, shard_mb: float, workers: int) -
 
 def main() -> None:
     """Run ``seq2seq-prepare``: status 1 where data is bad, 2 where options are."""
-    try:
-        run()
-    except Exception as error:
-        mendable = find_user_error(error)
-        if mendable is None and not isinstance(error, ArgumentError):
-            raise
-        sys.stderr.write(f"seq2seq-prepare: error: {mendable or error}\n")
-        sys.exit(1 if isinstance(mendable, DataError) else 2)
-    except KeyboardInterrupt:
-        sys.exit(130)  # 128 + 2: what a shell reports for a process that Ctrl-C ended
+    run_command(_NAME, run)
 
 
 if __name__ == "__main__":

@@ -55,6 +55,7 @@ FLOORS = {
     "seq2seq.cli": 7,
     "seq2seq.check_data": 7,
     "seq2seq.prepare": 7,
+    "seq2seq.recipe_command": 7,
     "seq2seq.explanation": 7,
     "seq2seq.gradient_norms": 7,
     "seq2seq.parallel_prediction": 7,
