@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, TypeVar, get_args
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -11,10 +11,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from datamodules.samplers import BucketBatchSampler, RankSampler
 from datamodules.worker_signals import leave_signals_to_main
-from seq2seq.batches import Batch
+from seq2seq.batches import Batch, SeriesBatch
 from seq2seq.errors import ConfigError, DataError
 
 Example = TypeVar("Example", covariant=True)
+
+Split = Literal["train", "val", "test"]
 
 # Each worker prepares this many batches ahead: enough to hide a slow one, and bounded.
 _PREFETCHED_BATCHES = 4
@@ -108,7 +110,7 @@ class Reading(NamedTuple):
     read: Callable[[], object]
 
 
-class SequenceDataModule(LightningDataModule):
+class SequenceDataModule(LightningDataModule, ABC):
     """Builds the loaders of every modality.
 
     Args:
@@ -120,6 +122,26 @@ class SequenceDataModule(LightningDataModule):
         super().__init__()
         self.num_workers = num_workers
         self.seed = seed
+
+    @abstractmethod
+    def split_loader(self, role: Split) -> ResumableLoader[Any]:
+        """Return the batches of a split.
+
+        Raises:
+            DataError: If there is nothing in it.
+        """
+
+    def train_dataloader(self) -> ResumableLoader[Any]:
+        """Return the batches of the training split, in another order in every epoch."""
+        return self.split_loader("train")
+
+    def val_dataloader(self) -> ResumableLoader[Any]:
+        """Return the batches of the validation split."""
+        return self.split_loader("val")
+
+    def test_dataloader(self) -> ResumableLoader[Any]:
+        """Return the batches of the test split."""
+        return self.split_loader("test")
 
     def iter_readings(self) -> Iterator[Reading]:
         """Yield every file of the data, to be read from its start to its end.
@@ -134,7 +156,7 @@ class SequenceDataModule(LightningDataModule):
         self,
         dataset: SequenceDataset[Any],
         batch_sampler: BucketBatchSampler,
-        collate: Callable[[list[Any]], Batch],
+        collate: Callable[[list[Any]], Batch | SeriesBatch],
     ) -> ResumableLoader[Any]:
         """Return the loader of training, validation or test."""
         return ResumableLoader(dataset, batch_sampler, collate_fn=collate, **self._worker_options())

@@ -2,20 +2,24 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from datamodules.caption_dataset import CaptionStyle, styled
 from datamodules.caption_files import CaptionedPicture
 from datamodules.tokenizer_cache import (
     TokenizerSettings,
+    Vocabulary,
+    load_given_tokenizer,
     load_trained_tokenizer,
     tokenizer_path,
     train_tokenizer,
 )
-from seq2seq.errors import DataError
-from seq2seq.tokenizers import Tokenizer, WordTokenizer, tokenizer_from_file
-
-Vocabulary = Literal["word", "unigram", "bpe", "char"]
+from seq2seq.tokenizers import (
+    SubwordTokenizer,
+    Tokenizer,
+    WordTokenizer,
+    tokenizer_from_file,
+)
 
 
 class VocabularyOptions(NamedTuple):
@@ -54,7 +58,9 @@ def caption_tokenizer(
             missing and must not be.
     """
     if options.tokenizer is not None:
-        return _load_given(options.tokenizer, options.vocab_size)
+        return load_given_tokenizer(
+            options.tokenizer, options.vocab_size, "--data.vocab_size", tokenizer_from_file
+        )
     style = options.caption_style
     sentences = (styled(text, style) for picture in pictures for text in picture.captions)
     if options.vocabulary == "word":
@@ -67,14 +73,4 @@ def caption_tokenizer(
     trained = tokenizer_path(cache, files, (*selection, style), settings)
     if may_train:
         train_tokenizer(trained, sentences, settings, origin=origin)
-    return load_trained_tokenizer(trained)
-
-
-def _load_given(path: str, vocab_size: int) -> Tokenizer:
-    tokenizer = tokenizer_from_file(path)
-    if tokenizer.vocab_size != vocab_size:
-        raise DataError(
-            f"{path} has {tokenizer.vocab_size} pieces, not {vocab_size}. "
-            f"Set --data.vocab_size to {tokenizer.vocab_size}."
-        )
-    return tokenizer
+    return load_trained_tokenizer(trained, SubwordTokenizer.from_file)

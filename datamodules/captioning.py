@@ -10,7 +10,13 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from datamodules.base import Reading, ResumableLoader, SequenceDataModule, option_problems
+from datamodules.base import (
+    Reading,
+    ResumableLoader,
+    SequenceDataModule,
+    Split,
+    option_problems,
+)
 from datamodules.cache import cache_folder
 from datamodules.caption_dataset import (
     CaptionDataset,
@@ -23,13 +29,14 @@ from datamodules.caption_dataset import (
     collate,
 )
 from datamodules.caption_files import SPLITS, CaptionedPicture, CaptionFormat, read_splits
-from datamodules.caption_vocabulary import Vocabulary, VocabularyOptions, caption_tokenizer
+from datamodules.caption_vocabulary import VocabularyOptions, caption_tokenizer
 from datamodules.picture_check import OnBadPicture, check_pictures, good_pictures
 from datamodules.shard_captions import captioned_pictures, picture_source
 from datamodules.shard_plan import ShardSource, refuse_shards
 from datamodules.shard_sampler import batch_sampler
 from datamodules.shard_table import Mapped
 from datamodules.shards import Shards, shard_problems
+from datamodules.tokenizer_cache import Vocabulary
 from seq2seq.errors import ConfigError, DataError, raise_together
 from seq2seq.feature_cache import FeatureArray
 from seq2seq.pictures import PictureGeometry, find_pictures, open_picture
@@ -231,17 +238,35 @@ class CaptionDataModule(SequenceDataModule):
         self._must_mix = must_mix
         self._features = features
 
-    def train_dataloader(self) -> ResumableLoader[CaptionExample]:
-        """Return the shuffled batches of the training split."""
-        return self._loader("train")
-
-    def val_dataloader(self) -> ResumableLoader[CaptionExample]:
-        """Return the batches of the validation split."""
-        return self._loader("val")
-
-    def test_dataloader(self) -> ResumableLoader[CaptionExample]:
-        """Return the batches of the test split."""
-        return self._loader("test")
+    def split_loader(self, role: Split) -> ResumableLoader[CaptionExample]:
+        """Return the batches of a split, shuffled in training."""
+        is_training = role == "train"
+        pictures = self._pictures(role)
+        tokens = EncodedCaptions(
+            pictures, self.tokenizers["target"], self.caption_style, self.max_caption_length
+        )
+        dataset = CaptionDataset(
+            self._views(role, is_flipped=False),
+            self._views(role, is_flipped=True) if self.flip and is_training else None,
+            tokens,
+            Mapped(pictures, attrgetter("captions")),
+            self.captions_per_picture if is_training else None,
+            self.seed,
+        )
+        # Pictures whose longest captions are alike share a batch: little is spent on padding. But
+        # they are alike themselves, and a network that learns from the statistics of such batches
+        # does not work with those of all pictures.
+        lengths = np.fromiter((max(map(len, ids)) for ids in tokens), dtype=np.int64)
+        if is_training and self._must_mix:
+            lengths = np.full_like(lengths, self.max_caption_length)
+        batch_size = self.batch_size if is_training else self.eval_batch_size
+        shards = None
+        if self._shards is not None and self.shard_window is not None:
+            shards = self._shards.shard_numbers(role)
+        sampler = batch_sampler(
+            lengths, batch_size, shards, self.shard_window, is_training, self.seed
+        )
+        return self.bucket_loader(dataset, sampler, collate)
 
     def predict_dataloader(self) -> DataLoader[CaptionExample]:
         """Return the pictures of the folder ``predict``, sorted by their paths.
@@ -283,35 +308,6 @@ class CaptionDataModule(SequenceDataModule):
     def look_up(self, role: Literal["train", "val", "test"], index: int) -> Tensor:
         """Return a picture of a split as the network sees it, uint8 ``(3, size, size)``."""
         return self._files(role, is_flipped=False)[index]
-
-    def _loader(self, role: str) -> ResumableLoader[CaptionExample]:
-        is_training = role == "train"
-        pictures = self._pictures(role)
-        tokens = EncodedCaptions(
-            pictures, self.tokenizers["target"], self.caption_style, self.max_caption_length
-        )
-        dataset = CaptionDataset(
-            self._views(role, is_flipped=False),
-            self._views(role, is_flipped=True) if self.flip and is_training else None,
-            tokens,
-            Mapped(pictures, attrgetter("captions")),
-            self.captions_per_picture if is_training else None,
-            self.seed,
-        )
-        # Pictures whose longest captions are alike share a batch: little is spent on padding. But
-        # they are alike themselves, and a network that learns from the statistics of such batches
-        # does not work with those of all pictures.
-        lengths = np.fromiter((max(map(len, ids)) for ids in tokens), dtype=np.int64)
-        if is_training and self._must_mix:
-            lengths = np.full_like(lengths, self.max_caption_length)
-        batch_size = self.batch_size if is_training else self.eval_batch_size
-        shards = None
-        if self._shards is not None and self.shard_window is not None:
-            shards = self._shards.shard_numbers(role)
-        sampler = batch_sampler(
-            lengths, batch_size, shards, self.shard_window, is_training, self.seed
-        )
-        return self.bucket_loader(dataset, sampler, collate)
 
     def _pictures(self, role: str) -> Sequence[CaptionedPicture]:
         if not self._splits[role]:

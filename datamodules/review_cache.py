@@ -12,18 +12,15 @@ import numpy as np
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from numpy.typing import NDArray
 
-from datamodules.cache import require_prepared
-from datamodules.caption_vocabulary import Vocabulary
 from datamodules.faults import Fault, Faults
 from datamodules.review_files import ReviewSource
 from datamodules.review_formats import Review, ReviewFile
 from datamodules.review_splits import label_text
 from datamodules.token_corpus import TokenisedCorpus, row_writer
-from datamodules.tokenizer_cache import TokenizerSettings, train_tokenizer
+from datamodules.tokenizer_cache import TokenizerSettings, Vocabulary, train_tokenizer
 from seq2seq.appearing import appearing
-from seq2seq.errors import DataError
 from seq2seq.sequences import EOS_ID
-from seq2seq.tokenizers import LabelVocabulary, Tokenizer, WordTokenizer, tokenizer_from_file
+from seq2seq.tokenizers import LabelVocabulary, Tokenizer, WordTokenizer
 from seq2seq.truncation import Keep, keep_part
 from seq2seq.words import REVIEW_TOKENIZER, review_words
 
@@ -74,19 +71,6 @@ def train_vocabulary(
         words = WordTokenizer.train(texts, vocab_size, origin=origin, rules=REVIEW_TOKENIZER)
         with appearing(path) as partial:
             partial.write_bytes(words.to_bytes())
-
-
-def load_vocabulary(path: Path) -> Tokenizer:
-    """Load what ``train_vocabulary`` left.
-
-    Raises:
-        DataError: If it is not there, or damaged.
-    """
-    require_prepared(path)
-    try:
-        return tokenizer_from_file(path)
-    except DataError as error:
-        raise DataError(f"{path} is damaged. Delete it: it is made anew.") from error
 
 
 def check_reviews(

@@ -12,14 +12,18 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from datamodules.base import Reading, ResumableLoader, SequenceDataModule, option_problems
+from datamodules.base import (
+    Reading,
+    ResumableLoader,
+    SequenceDataModule,
+    Split,
+    option_problems,
+)
 from datamodules.cache import cache_folder, content_key, require_prepared
-from datamodules.caption_vocabulary import Vocabulary
 from datamodules.review_cache import (
     OnEmpty,
     ReadingLimits,
     check_reviews,
-    load_vocabulary,
     tokenise_reviews,
     train_vocabulary,
 )
@@ -29,6 +33,7 @@ from datamodules.review_formats import Layout
 from datamodules.review_splits import Survey, label_vocabulary, load_survey, make_survey
 from datamodules.samplers import BucketBatchSampler
 from datamodules.token_corpus import TokenisedCorpus
+from datamodules.tokenizer_cache import Vocabulary, load_trained_tokenizer
 from seq2seq.errors import ConfigError, DataError, raise_together
 from seq2seq.sequences import EOS_ID
 from seq2seq.tokenizers import (
@@ -36,6 +41,7 @@ from seq2seq.tokenizers import (
     LABEL_SEPARATOR,
     LabelVocabulary,
     Tokenizer,
+    tokenizer_from_file,
 )
 from seq2seq.truncation import Keep
 from seq2seq.words import REVIEW_TOKENIZER
@@ -204,17 +210,24 @@ class ReviewDataModule(SequenceDataModule):
             require_prepared(folder)
             self._corpora[split] = TokenisedCorpus(folder / split)
 
-    def train_dataloader(self) -> ResumableLoader[ReviewExample]:
-        """Return the shuffled batches of the training split."""
-        return self._loader("train")
-
-    def val_dataloader(self) -> ResumableLoader[ReviewExample]:
-        """Return the batches of the validation split, shortest first."""
-        return self._loader("val")
-
-    def test_dataloader(self) -> ResumableLoader[ReviewExample]:
-        """Return the batches of the test split, shortest first."""
-        return self._loader("test")
+    def split_loader(self, role: Split) -> ResumableLoader[ReviewExample]:
+        """Return the batches of a split: shuffled in training, else shortest first."""
+        dataset = ReviewDataset(self._corpora[role])
+        if not len(dataset):
+            raise DataError(
+                f"{self.source}: the {role} split has no reviews. Name some in the source, or "
+                f"raise --data.{role}_share."
+            )
+        is_training = role == "train"
+        batch_size = self.batch_size if is_training else self.eval_batch_size
+        sampler = BucketBatchSampler(
+            dataset.corpus.source.tokens.lengths,
+            max_tokens=batch_size * (self.max_length + 1),  # the number of reviews decides
+            max_sentences=batch_size,
+            shuffle=is_training,
+            seed=self.seed,
+        )
+        return self.bucket_loader(dataset, sampler, collate)
 
     def predict_dataloader(self) -> DataLoader[ReviewExample]:
         """Return the batches of the texts of ``predict``, in their order.
@@ -252,24 +265,6 @@ class ReviewDataModule(SequenceDataModule):
             texts = self._find_texts(self.predict)
             yield Reading(str(texts.path), partial(deque, texts, maxlen=0))
 
-    def _loader(self, role: str) -> ResumableLoader[ReviewExample]:
-        dataset = ReviewDataset(self._corpora[role])
-        if not len(dataset):
-            raise DataError(
-                f"{self.source}: the {role} split has no reviews. Name some in the source, or "
-                f"raise --data.{role}_share."
-            )
-        is_training = role == "train"
-        batch_size = self.batch_size if is_training else self.eval_batch_size
-        sampler = BucketBatchSampler(
-            dataset.corpus.source.tokens.lengths,
-            max_tokens=batch_size * (self.max_length + 1),  # the number of reviews decides
-            max_sentences=batch_size,
-            shuffle=is_training,
-            seed=self.seed,
-        )
-        return self.bucket_loader(dataset, sampler, collate)
-
     def _read(self, may_prepare: bool) -> tuple[ReviewSource, Survey, dict[str, Tokenizer]]:
         """Return the reviews, what they have in common, and the vocabularies."""
         source = find_reviews(self.source, self.layout, self.format)
@@ -287,7 +282,8 @@ class ReviewDataModule(SequenceDataModule):
             texts = (review.text for review in source if survey.split_of(review) == "train")
             origin = str(self.source)
             train_vocabulary(vocabulary_path, texts, self.vocabulary, self.vocab_size, origin)
-        tokenizers = {"source": load_vocabulary(vocabulary_path), "target": labels}
+        words = load_trained_tokenizer(vocabulary_path, tokenizer_from_file)
+        tokenizers = {"source": words, "target": labels}
         return source, survey, tokenizers
 
     def _corpora_folder(

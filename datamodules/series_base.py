@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from datamodules.base import ResumableLoader, SequenceDataModule, option_problems
+from datamodules.base import ResumableLoader, SequenceDataModule, Split, option_problems
 from datamodules.samplers import BucketBatchSampler
 from datamodules.series_sampler import ChunkBatchSampler
 from datamodules.series_windows import SeriesWindows, WindowExample, collate
@@ -81,27 +81,28 @@ class WindowDataModule(SequenceDataModule):
                     "each forecast. Let these be a season or more, or set --data.season=null."
                 )
 
-    def train_dataloader(self) -> ResumableLoader[WindowExample]:
-        """Return the shuffled windows of the training part.
+    def split_loader(self, role: Split) -> ResumableLoader[WindowExample]:
+        """Return the windows of a part.
 
-        With ``tbptt_steps``, the batches are consecutive chunks of the same windows.
+        Those of training are shuffled; with ``tbptt_steps``, batches are consecutive chunks of the
+        same windows. Of the others, the last ``horizon`` steps are of their part; they are in
+        order.
         """
-        windows = self._filled("train")
-        batch_size = self.batch_size or windows.windows
+        windows = self._windows[role]
+        if not windows.windows:
+            raise DataError(f"The {role} split has nothing in it. {self._remedy(role)}")
+        is_training = role == "train"
+        batch_size = self.eval_batch_size
+        if is_training:
+            batch_size = self.batch_size or windows.windows
         sampler: BucketBatchSampler
         if windows.chunks > 1:
             sampler = ChunkBatchSampler(windows.windows, windows.chunks, batch_size, self.seed)
         else:
-            sampler = BucketBatchSampler(_sizes(windows), max_tokens=batch_size, seed=self.seed)
-        return self._loader(windows, sampler)
-
-    def val_dataloader(self) -> ResumableLoader[WindowExample]:
-        """Return the windows whose last ``horizon`` steps are of the validation part, in order."""
-        return self._evaluation_loader("val")
-
-    def test_dataloader(self) -> ResumableLoader[WindowExample]:
-        """Return the windows whose last ``horizon`` steps are of the test part, in order."""
-        return self._evaluation_loader("test")
+            sampler = BucketBatchSampler(
+                _sizes(windows), max_tokens=batch_size, shuffle=is_training, seed=self.seed
+            )
+        return self.bucket_loader(windows, sampler, collate)
 
     @abstractmethod
     def _make_splits(self) -> SeriesSplits:
@@ -111,27 +112,9 @@ class WindowDataModule(SequenceDataModule):
             DataError: If the series cannot be used.
         """
 
-    def _filled(self, role: str) -> SeriesWindows:
-        windows = self._windows[role]
-        if not windows.windows:
-            raise DataError(f"The {role} split has nothing in it. {self._remedy(role)}")
-        return windows
-
     @abstractmethod
     def _remedy(self, role: str) -> str:
         """Return which option fills a split."""
-
-    def _evaluation_loader(self, role: str) -> ResumableLoader[WindowExample]:
-        windows = self._filled(role)
-        sampler = BucketBatchSampler(
-            _sizes(windows), max_tokens=self.eval_batch_size, shuffle=False
-        )
-        return self._loader(windows, sampler)
-
-    def _loader(
-        self, windows: SeriesWindows, sampler: BucketBatchSampler
-    ) -> ResumableLoader[WindowExample]:
-        return ResumableLoader(windows, sampler, collate_fn=collate, **self._worker_options())
 
     def _problems(self) -> Iterator[str]:
         """Yield what is wrong with the options, one sentence each."""

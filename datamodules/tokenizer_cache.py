@@ -1,13 +1,19 @@
 """Tokenizers that are trained once on the training text, or given by the user."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeVar
 
 from datamodules.cache import content_key, require_prepared
 from seq2seq.appearing import appearing
 from seq2seq.errors import DataError
-from seq2seq.tokenizers import Normalization, SubwordTokenizer, TokenizerType
+from seq2seq.tokenizers import Normalization, SubwordTokenizer, Tokenizer, TokenizerType
+
+Vocabulary = Literal["word", "unigram", "bpe", "char"]
+"""Whole words, or SentencePiece's kinds of model."""
+
+Kind = TypeVar("Kind", bound=Tokenizer)
 
 
 @dataclass(frozen=True)
@@ -73,30 +79,42 @@ def train_tokenizer(
         partial.write_bytes(tokenizer.to_bytes())
 
 
-def load_trained_tokenizer(path: Path) -> SubwordTokenizer:
-    """Load what ``train_tokenizer`` left.
+def load_trained_tokenizer(path: Path, read: Callable[[Path], Kind]) -> Kind:
+    """Load what ``train_tokenizer`` or another one that makes tokenizers left.
+
+    Args:
+        path: Where it is.
+        read: Reads a tokenizer from a file, such as ``SubwordTokenizer.from_file``.
 
     Raises:
         DataError: If it is not there, or damaged.
     """
     require_prepared(path)
     try:
-        return SubwordTokenizer.from_file(path)
+        return read(path)
     except DataError as error:
         raise DataError(f"{path} is damaged. Delete it: it is made anew.") from error
 
 
-def load_given_tokenizer(path: str, settings: TokenizerSettings) -> SubwordTokenizer:
-    """Load the user's own tokenizer; of ``settings``, only the size must fit.
+def load_given_tokenizer(
+    path: str, vocab_size: int, vocab_size_option: str, read: Callable[[Path], Kind]
+) -> Kind:
+    """Load the user's own tokenizer.
+
+    Args:
+        path: Where it is.
+        vocab_size: The size that it must have.
+        vocab_size_option: Where the user sets that, for the error message.
+        read: Reads a tokenizer from a file, such as ``SubwordTokenizer.from_file``.
 
     Raises:
         DataError: If there is no such file, it is not a model that can be used, or it has another
             size.
     """
-    tokenizer = SubwordTokenizer.from_file(path)
-    if tokenizer.vocab_size != settings.vocab_size:
+    tokenizer = read(Path(path))
+    if tokenizer.vocab_size != vocab_size:
         raise DataError(
-            f"{path} has {tokenizer.vocab_size} pieces, not {settings.vocab_size}. "
-            f"Set {settings.vocab_size_option} to {tokenizer.vocab_size}."
+            f"{path} has {tokenizer.vocab_size} pieces, not {vocab_size}. "
+            f"Set {vocab_size_option} to {tokenizer.vocab_size}."
         )
     return tokenizer

@@ -8,7 +8,13 @@ from typing import Literal
 
 from torch.utils.data import DataLoader
 
-from datamodules.base import Reading, ResumableLoader, SequenceDataModule, option_problems
+from datamodules.base import (
+    Reading,
+    ResumableLoader,
+    SequenceDataModule,
+    Split,
+    option_problems,
+)
 from datamodules.cache import cache_folder, require_prepared
 from datamodules.samplers import BucketBatchSampler
 from datamodules.text_files import Pair, ParallelText, TextFormat, find_text, text_exists
@@ -163,17 +169,18 @@ class TranslationDataModule(SequenceDataModule):
             require_prepared(folder)
             self._corpora[role] = TokenisedCorpus(folder)
 
-    def train_dataloader(self) -> ResumableLoader[TranslationExample]:
-        """Return the shuffled batches of the training split."""
-        return self._bucket_loader("train")
-
-    def val_dataloader(self) -> ResumableLoader[TranslationExample]:
-        """Return the batches of the validation split, shortest first."""
-        return self._bucket_loader("val")
-
-    def test_dataloader(self) -> ResumableLoader[TranslationExample]:
-        """Return the batches of the test split, shortest first."""
-        return self._bucket_loader("test")
+    def split_loader(self, role: Split) -> ResumableLoader[TranslationExample]:
+        """Return the batches of a split: shuffled in training, else shortest first."""
+        dataset = self._dataset(role)
+        is_training = role == "train"
+        sampler = BucketBatchSampler(
+            dataset.corpus.lengths,
+            max_tokens=self.batch_tokens,
+            max_sentences=self.batch_size if is_training else self.eval_batch_size,
+            shuffle=is_training,
+            seed=self.seed,
+        )
+        return self.bucket_loader(dataset, sampler, collate)
 
     def predict_dataloader(self) -> DataLoader[TranslationExample]:
         """Return the batches of the split to translate, in its order."""
@@ -199,18 +206,6 @@ class TranslationDataModule(SequenceDataModule):
         texts = [text for _, text in self._texts()] or [self._find("train")]
         for text in texts:
             yield Reading(" and ".join(map(str, text.paths)), partial(deque, text, maxlen=0))
-
-    def _bucket_loader(self, role: str) -> ResumableLoader[TranslationExample]:
-        dataset = self._dataset(role)
-        is_training = role == "train"
-        sampler = BucketBatchSampler(
-            dataset.corpus.lengths,
-            max_tokens=self.batch_tokens,
-            max_sentences=self.batch_size if is_training else self.eval_batch_size,
-            shuffle=is_training,
-            seed=self.seed,
-        )
-        return self.bucket_loader(dataset, sampler, collate)
 
     def _dataset(self, role: str) -> TranslationDataset:
         if role not in self._corpora:
@@ -258,7 +253,9 @@ class TranslationDataModule(SequenceDataModule):
             self.vocab_sizes[role], f"--data.{option}", self.tokenizer_type, self.normalization
         )
         if given := self.given_tokenizers[role]:
-            tokenizer = load_given_tokenizer(given, settings)
+            tokenizer = load_given_tokenizer(
+                given, settings.vocab_size, settings.vocab_size_option, SubwordTokenizer.from_file
+            )
             if self.sampling_alpha and not tokenizer.can_sample:
                 raise DataError(
                     f"{given} is not a unigram model: it has one segmentation of a text, and "
@@ -271,7 +268,7 @@ class TranslationDataModule(SequenceDataModule):
         if may_train:
             sentences = (getattr(pair, side) for pair in text for side in trained_on)
             train_tokenizer(path, sentences, settings, origin=" and ".join(map(str, text.paths)))
-        return load_trained_tokenizer(path)
+        return load_trained_tokenizer(path, SubwordTokenizer.from_file)
 
     def _training_text(self) -> ParallelText:
         try:

@@ -13,7 +13,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from datamodules.base import Reading, ResumableLoader, SequenceDataModule, option_problems
+from datamodules.base import (
+    Reading,
+    ResumableLoader,
+    SequenceDataModule,
+    Split,
+    option_problems,
+)
 from datamodules.cache import cache_folder
 from datamodules.clip_augmentation import ClipAugmentation
 from datamodules.clip_sources import ClipFiles, ClipSource, StoredClips, good_parts, read_whole
@@ -228,17 +234,32 @@ class VideoDataModule(SequenceDataModule):
         self._sampling = sampling
         self._features = features
 
-    def train_dataloader(self) -> ResumableLoader[ClipExample]:
-        """Return the shuffled batches of the training split, one clip of each video."""
-        return self._loader("train")
-
-    def val_dataloader(self) -> ResumableLoader[ClipExample]:
-        """Return the batches of the validation split, with all clips of each video."""
-        return self._loader("val")
-
-    def test_dataloader(self) -> ResumableLoader[ClipExample]:
-        """Return the batches of the test split, with all clips of each video."""
-        return self._loader("test")
+    def split_loader(self, role: Split) -> ResumableLoader[ClipExample]:
+        """Return the batches of a split; one clip of each video in training, else all of them."""
+        is_training = role == "train"
+        entries = self._entries(role)
+        quarantine = self._quarantine(role, entries)
+        source, entries = self._clips(role, entries, quarantine)
+        dataset = ClipDataset(
+            source,
+            self._targets(entries),
+            Mapped(entries, label_text),
+            Mapped(entries, attrgetter("path")),
+            self._sampling,
+            self.augmentation if is_training else None,
+            quarantine,
+            self.seed,
+        )
+        batch_size = self.batch_size if is_training else self.eval_batch_size
+        lengths = np.ones(len(entries), dtype=np.int64)  # clips are equally long
+        shards = None
+        if self._shards is not None and self.shard_window is not None:
+            roles = ("train", "val") if is_training and self.train_on_val else (role,)
+            shards = self._shards.shard_numbers(*roles)
+        sampler = batch_sampler(
+            lengths, batch_size, shards, self.shard_window, is_training, self.seed
+        )
+        return self.bucket_loader(dataset, sampler, collate)
 
     def predict_dataloader(self) -> DataLoader[ClipExample]:
         """Return the video ``predict``, or those of a folder, sorted by their paths.
@@ -290,32 +311,6 @@ class VideoDataModule(SequenceDataModule):
         """Return how often each class occurs in the training split, int64 ``(classes,)``."""
         classes = self._targets(self._splits["train"]) - FIRST_LABEL_ID
         return torch.bincount(classes.flatten(), minlength=self.num_classes)
-
-    def _loader(self, role: str) -> ResumableLoader[ClipExample]:
-        is_training = role == "train"
-        entries = self._entries(role)
-        quarantine = self._quarantine(role, entries)
-        source, entries = self._clips(role, entries, quarantine)
-        dataset = ClipDataset(
-            source,
-            self._targets(entries),
-            Mapped(entries, label_text),
-            Mapped(entries, attrgetter("path")),
-            self._sampling,
-            self.augmentation if is_training else None,
-            quarantine,
-            self.seed,
-        )
-        batch_size = self.batch_size if is_training else self.eval_batch_size
-        lengths = np.ones(len(entries), dtype=np.int64)  # clips are equally long
-        shards = None
-        if self._shards is not None and self.shard_window is not None:
-            roles = ("train", "val") if is_training and self.train_on_val else (role,)
-            shards = self._shards.shard_numbers(*roles)
-        sampler = batch_sampler(
-            lengths, batch_size, shards, self.shard_window, is_training, self.seed
-        )
-        return self.bucket_loader(dataset, sampler, collate)
 
     def _clips(
         self, role: str, entries: Sequence[VideoEntry], quarantine: Quarantine | None

@@ -33,8 +33,8 @@ def build_parser() -> LightningArgumentParser:
     parser = recipe_parser(
         _NAME,
         "Build the text model of a recipe with each of some cells, compute the gradient of the "
-        "loss of one training batch by the embedded token at every time step, and draw its norm. It "
-        "falls with the distance from the end where the loss hears of a token through the "
+        "loss of one training batch by the embedded token at every time step, and draw its norm. "
+        "It falls with the distance from the end where the loss hears of a token through the "
         "recurrence alone. A second direction, an attention and pooling other than last are short "
         "cuts: add --model.bidirectional false, --model.attention none or --model.pooling last to "
         "see it without.",
@@ -109,7 +109,8 @@ def _state(train_steps: int) -> str:
 
 def _build(parser: LightningArgumentParser, options: Namespace, cell: str) -> TextSourceTask:
     """Return the recipe's model with another cell."""
-    config = Namespace(data=options.data, model=options.model.clone())  # type: ignore[no-untyped-call]  # the rest of a recipe is left alone
+    # The rest of a recipe, such as its trainer, is left alone.
+    config = Namespace(data=options.data, model=options.model.clone())  # type: ignore[no-untyped-call]
     config.model.init_args.cell = cell
     task: TextSourceTask = parser.instantiate_classes(config).model
     return task
