@@ -55,6 +55,19 @@ def test_a_random_time_is_taken_of_each_segment():
     assert torch.corrcoef((drawn - starts).T).triu(1).abs().max() < 0.25
 
 
+def test_a_training_clip_may_be_spread_over_a_part_of_the_video():
+    # Of 8 s, parts of 4 to 8 s, and of each a time in either half.
+    sampling = ClipSampling("segment", 2, span_share=0.5)
+    drawn = torch.tensor([sampling.training_times(2.0, 10.0, seeded(n)) for n in range(500)])
+    assert (drawn >= 2).all()
+    assert (drawn <= 10).all()
+    assert (drawn[:, 0] < drawn[:, 1]).all()
+    # Where the whole has its halves, neither time is bound to its own.
+    assert drawn[:, 0].max() > 6.5
+    assert drawn[:, 1].min() < 5.5
+    assert sampling.evaluation_times(2.0, 10.0) == [[4.0, 8.0]]
+
+
 def test_dense_frames_are_at_the_wanted_rate_and_one_clip_is_in_the_middle():
     # 4 frames at 10 Hz are 0.4 s; 0.6 s remain, half of it before.
     [times] = dense(4, 10.0).evaluation_times(0.0, 1.0)
@@ -127,11 +140,12 @@ def test_settings_rebuild_the_sampling():
 
 def test_all_problems_are_named():
     with pytest.raises(ConfigError) as error:
-        ClipSampling("sparse", 0, math.nan, -1)
+        ClipSampling("sparse", 0, math.nan, -1, 1.5)
     for option in (
         r"--model.sampling='sparse' is unknown; choose one of uniform, dense, segment",
         "--model.clip_frames=0 is too small",
         "--model.frame_rate_hz=nan is no rate",
         "--model.clips=-1 is too small",
+        "--model.span_share=1.5 is no share of a video",
     ):
         assert option in str(error.value)

@@ -78,7 +78,7 @@ def build_frame_network(
     image_size: int,
     mean: Sequence[float],
     std: Sequence[float],
-    differences: bool,
+    difference_std: Sequence[float] | None,
     fine_tune_from: str | None,
     fine_tune_statistics: bool,
 ) -> RawFrames | GridNetwork:
@@ -92,16 +92,16 @@ def build_frame_network(
         image_size: Side of the frames, in pixels.
         mean: Mean of the frames, per channel, from 0 to 1.
         std: Their standard deviation.
-        differences: Whether frames come with their difference to the one before in further
-            channels; not for a ``GridNetwork``.
+        difference_std: Standard deviation of the differences to the frame before, which come in
+            further channels; None without them, as for a ``GridNetwork``.
         fine_tune_from: First layer to be fine-tuned.
         fine_tune_statistics: Whether its batch norm follows the batches.
 
     Raises:
         ConfigError: If there is no such network or layer, or a width cannot be.
     """
-    if differences:
-        mean, std = [*mean, *[0.0] * len(mean)], [*std, *std]
+    if difference_std is not None:
+        mean, std = [*mean, *[0.0] * len(mean)], [*std, *difference_std]
     if name == "none":
         return RawFrames(len(mean), mean, std)
     if name == "small":

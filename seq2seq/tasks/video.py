@@ -65,11 +65,15 @@ class VideoClassifier(GridNetworkTask, LabelTask):
         image_std: Their standard deviation; null likewise, or for 0.25.
         frame_differences: Let ``none`` and ``small`` see the difference to the frame before, too:
             what moves, whoever does.
+        difference_std: Standard deviation of these differences, for each channel, which they are
+            divided by; null for ``image_std``.
         sampling: Which frames make a clip: ``uniform`` over the video, a random one of each
             ``segment``, or ``dense``, at a steady rate.
         clip_frames: Frames per clip.
         frame_rate_hz: Of ``dense``, frames per second.
         clips: Clips per video in evaluation and prediction, whose probabilities are averaged.
+        span_share: Of ``segment``, the smallest share of the video that a training clip is spread
+            over, a random part of a random length; 1 for the whole.
         recurrence: ``conv`` over the grids of the frames; ``vector`` over one vector per frame;
             ``none`` averages the frames, whatever their order.
         cell: ``rnn`` (tanh), ``gru`` or ``lstm``, of encoder and decoder.
@@ -135,10 +139,12 @@ class VideoClassifier(GridNetworkTask, LabelTask):
         image_mean: list[float] | None = None,
         image_std: list[float] | None = None,
         frame_differences: bool = False,
+        difference_std: list[float] | None = None,
         sampling: str = "segment",
         clip_frames: int = 16,
         frame_rate_hz: float = 15.0,
         clips: int = 1,
+        span_share: float = 1.0,
         recurrence: str = "conv",
         cell: str = "gru",
         hidden_size: int = 64,
@@ -194,11 +200,23 @@ class VideoClassifier(GridNetworkTask, LabelTask):
         problems += label_problems(num_classes, label_steps, class_weights)
         problems += fine_tuning_problems(fine_tune_start, fine_tune_learning_rate)
         problems += recurrence_problems(recurrence, norm, memory_positions, attention)
-        problems += frame_problems(frame_network, image_channels, image_mean, image_std)
+        problems += frame_problems(
+            frame_network,
+            image_channels,
+            {
+                "image_mean": image_mean,
+                "image_std": image_std,
+                "difference_std": difference_std,
+            },
+        )
         if frame_differences and frame_network not in OWN_NETWORKS:
             problems.append(
                 f"--model.frame_differences is for frame_network none or small: {frame_network} "
                 "was made for pictures. Set it to false."
+            )
+        if difference_std is not None and not frame_differences:
+            problems.append(
+                "--model.difference_std is for frame_differences true: set that, or leave it null."
             )
         if mixup < 0:
             problems.append(f"--model.mixup={mixup} must not be negative.")
@@ -208,7 +226,7 @@ class VideoClassifier(GridNetworkTask, LabelTask):
             problems.append(str(error))
         try:
             clip_sampling = ClipSampling(
-                cast(Sampling, sampling), clip_frames, frame_rate_hz, clips
+                cast(Sampling, sampling), clip_frames, frame_rate_hz, clips, span_share
             )
         except ConfigError as error:
             problems.append(str(error))
@@ -247,7 +265,7 @@ class VideoClassifier(GridNetworkTask, LabelTask):
             image_size=image_size,
             mean=image_mean,
             std=image_std,
-            differences=frame_differences,
+            difference_std=(difference_std or image_std) if frame_differences else None,
             fine_tune_from=fine_tune_from,
             fine_tune_statistics=fine_tune_statistics,
         )

@@ -1,5 +1,6 @@
 """What the options of a video classifier may be."""
 
+from collections.abc import Mapping
 from typing import get_args
 
 from seq2seq.encoders.frames import OWN_NETWORKS
@@ -30,9 +31,15 @@ def recurrence_problems(recurrence: str, norm: str, positions: str, attention: s
 
 
 def frame_problems(
-    network: str, channels: int, mean: list[float] | None, std: list[float] | None
+    network: str, channels: int, statistics: Mapping[str, list[float] | None]
 ) -> list[str]:
-    """Return what is wrong with the options of the frames, one sentence each."""
+    """Return what is wrong with the options of the frames, one sentence each.
+
+    Args:
+        network: What looks at each frame.
+        channels: Channels of the frames.
+        statistics: Of options that have a value for each channel, the name and the values.
+    """
     problems = []
     if channels not in (1, 3):
         problems.append(
@@ -40,7 +47,7 @@ def frame_problems(
         )
     if channels == 1 and network not in OWN_NETWORKS:
         problems.append(f"{network} sees colours: set image_channels to 3.")
-    for option, values in (("image_mean", mean), ("image_std", std)):
+    for option, values in statistics.items():
         if values is not None and len(values) != channels:
             problems.append(
                 f"--model.{option} has {len(values)} values; give one for each channel."

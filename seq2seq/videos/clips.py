@@ -31,6 +31,9 @@ class ClipSampling:
             shorter than a clip, its last frame is held.
         clips: Clips per video in evaluation. Of ``uniform`` and ``segment``, they take turns:
             together they are the uniform clip of as many frames as all of them have.
+        span_share: Of ``segment``, the smallest share of the video that a training clip is spread
+            over, a random part of a random length: people start sooner or later, and take their
+            time; 1 for the whole.
 
     Raises:
         ConfigError: If an option is out of range; all problems together.
@@ -40,6 +43,7 @@ class ClipSampling:
     clip_frames: int = 16
     frame_rate_hz: float = 15.0
     clips: int = 1
+    span_share: float = 1.0
 
     def __post_init__(self) -> None:
         raise_together(list(self._problems()), ConfigError, "The clip options cannot work:")
@@ -61,8 +65,10 @@ class ClipSampling:
             shift = torch.rand((), generator=generator).item()
             return self._dense(start_seconds, end_seconds, shift)
         if self.sampling == "segment":
-            places = torch.rand(self.clip_frames, generator=generator).tolist()
-            return self._spread(start_seconds, end_seconds, places)
+            length, offset, *places = torch.rand(self.clip_frames + 2, generator=generator).tolist()
+            span = (end_seconds - start_seconds) * (1 - length * (1 - self.span_share))
+            first = start_seconds + offset * (end_seconds - start_seconds - span)
+            return self._spread(first, first + span, places)
         return self._spread(start_seconds, end_seconds, [0.5] * self.clip_frames)
 
     def evaluation_times(self, start_seconds: float, end_seconds: float) -> list[list[float]]:
@@ -114,6 +120,11 @@ class ClipSampling:
             yield (
                 f"--model.frame_rate_hz={self.frame_rate_hz} is no rate: choose more than 0 "
                 "frames per second."
+            )
+        if not 0 < self.span_share <= 1:
+            yield (
+                f"--model.span_share={self.span_share} is no share of a video: choose more than 0, "
+                "and 1 for the whole."
             )
         if self.clips < 1:
             yield f"--model.clips={self.clips} is too small: choose 1 or more."

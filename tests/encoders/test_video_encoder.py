@@ -116,7 +116,7 @@ def test_features_in_place_of_frames_give_the_same_memory():
         image_size=32,
         mean=[0.5] * 3,
         std=[0.25] * 3,
-        differences=False,
+        difference_std=None,
         fine_tune_from=None,
         fine_tune_statistics=False,
     )

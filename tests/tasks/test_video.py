@@ -164,3 +164,19 @@ def test_all_wrong_options_are_named_together():
 def test_a_network_of_torchvision_needs_colours():
     with pytest.raises(ConfigError, match="resnet18 sees colours: set image_channels to 3"):
         classifier(frame_network="resnet18")
+
+
+def test_differences_are_scaled_by_their_own_deviation():
+    def scales(**options):
+        network = classifier(frame_differences=True, image_std=[0.2], **options).encoder.network
+        return network.std.flatten().tolist()
+
+    assert scales() == pytest.approx([0.2, 0.2])
+    assert scales(difference_std=[0.05]) == pytest.approx([0.2, 0.05])
+
+
+def test_a_deviation_of_differences_needs_differences():
+    with pytest.raises(ConfigError, match="difference_std is for frame_differences true"):
+        classifier(difference_std=[0.05])
+    with pytest.raises(ConfigError, match="difference_std has 2 values; give one for each channel"):
+        classifier(frame_differences=True, difference_std=[0.05, 0.1])
