@@ -24,6 +24,7 @@ class ClipAugmentation:
         flip: Mirror every second clip, left to right.
         crop_scale: Smallest share of the area that is cut out and scaled up again, with sides of
             3:4 to 4:3; 1 to cut nothing.
+        zoom_out: Largest share: above 1, clips are also scaled down, with black around them.
         rotate_degrees: Largest angle to turn by, either way; corners become black.
         brightness: Largest change of brightness: it is multiplied by up to so much more or less.
         contrast: Largest change of the distance from the mean of the clip, likewise.
@@ -34,6 +35,7 @@ class ClipAugmentation:
 
     flip: bool = False
     crop_scale: float = _NO_SCALE
+    zoom_out: float = _NO_SCALE
     rotate_degrees: float = 0.0
     brightness: float = 0.0
     contrast: float = 0.0
@@ -62,7 +64,7 @@ class ClipAugmentation:
         if self.rotate_degrees:
             angle = float(turn) * self.rotate_degrees
             frames = transforms.rotate(frames, angle, InterpolationMode.BILINEAR)
-        if self.crop_scale < _NO_SCALE:
+        if self.crop_scale < _NO_SCALE or self.zoom_out > _NO_SCALE:
             frames = self._crop(frames, area, aspect, row, column)
         if self.brightness or self.contrast:
             # As one tall picture: contrast is about the mean of the clip, not of each frame.
@@ -80,12 +82,13 @@ class ClipAugmentation:
         Source: Szegedy et al. 2015, arXiv:1409.4842, section 6.
         """
         height, width = frames.shape[-2:]
-        share = self.crop_scale + area * (_NO_SCALE - self.crop_scale)
+        share = self.crop_scale + area * (self.zoom_out - self.crop_scale)
         low, high = map(math.log, _ASPECTS)
         ratio = math.exp(low + aspect * (high - low))
-        cut_height = min(height, max(1, round(height * math.sqrt(share / ratio))))
-        cut_width = min(width, max(1, round(width * math.sqrt(share * ratio))))
-        top = round(row * (height - cut_height))
+        largest = max(_NO_SCALE, math.sqrt(self.zoom_out))
+        cut_height = max(1, round(height * min(largest, math.sqrt(share / ratio))))
+        cut_width = max(1, round(width * min(largest, math.sqrt(share * ratio))))
+        top = round(row * (height - cut_height))  # negative where there is black around it
         left = round(column * (width - cut_width))
         cut: Tensor = transforms.resized_crop(
             frames, top, left, cut_height, cut_width, [height, width], antialias=True
@@ -100,6 +103,11 @@ class ClipAugmentation:
             )
         if not 0 <= self.rotate_degrees <= 180:
             yield f"--data.rotate_degrees={self.rotate_degrees} is no angle: choose 0 to 180."
+        if not 1 <= self.zoom_out < math.inf:
+            yield (
+                f"--data.zoom_out={self.zoom_out} is no area to scale down: choose more than 1, "
+                "and 1 for none."
+            )
         for option in ("brightness", "contrast"):
             value = getattr(self, option)
             if not 0 <= value <= 1:

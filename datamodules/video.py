@@ -91,6 +91,8 @@ class VideoDataModule(SequenceDataModule):
             right, or clockwise and not, would become wrong.
         crop_scale: Smallest share of the area that is cut out of training clips at random, and
             scaled up; 1 to cut nothing.
+        zoom_out: Largest share: above 1, training clips are also scaled down, with black around
+            them, for what is farther away than in training.
         rotate_degrees: Largest random angle to turn training clips by, either way.
         brightness: Largest random change of the brightness of training clips; 0.2 for 0.8 to 1.2
             times.
@@ -134,6 +136,7 @@ class VideoDataModule(SequenceDataModule):
         shard_cache_gb: float = 20.0,
         flip: bool = False,
         crop_scale: float = 1.0,
+        zoom_out: float = 1.0,
         rotate_degrees: float = 0.0,
         brightness: float = 0.0,
         contrast: float = 0.0,
@@ -177,7 +180,7 @@ class VideoDataModule(SequenceDataModule):
         problems = list(self._problems())
         try:
             self.augmentation = ClipAugmentation(
-                flip, crop_scale, rotate_degrees, brightness, contrast
+                flip, crop_scale, zoom_out, rotate_degrees, brightness, contrast
             )
         except ConfigError as error:
             problems.append(str(error))
@@ -185,8 +188,8 @@ class VideoDataModule(SequenceDataModule):
             if self.augmentation.is_active and cache_features:
                 problems.append(
                     "--data.cache_features keeps features of frames as they are: set it to false, "
-                    "or leave flip, crop_scale, rotate_degrees, brightness and contrast as they "
-                    "are by default."
+                    "or leave flip, crop_scale, zoom_out, rotate_degrees, brightness and contrast "
+                    "as they are by default."
                 )
         raise_together(problems, ConfigError, "The data options cannot work:")
 

@@ -6,7 +6,7 @@ from datamodules.clip_augmentation import ClipAugmentation
 from seq2seq.errors import ConfigError
 
 EVERYTHING = ClipAugmentation(
-    flip=True, crop_scale=0.5, rotate_degrees=20, brightness=0.3, contrast=0.4
+    flip=True, crop_scale=0.5, zoom_out=1.2, rotate_degrees=20, brightness=0.3, contrast=0.4
 )
 
 
@@ -92,6 +92,18 @@ def test_a_crop_has_no_less_than_its_share_of_the_area():
     assert 0.85 < max(shares) < 1.02
 
 
+def test_clips_are_scaled_down_up_to_the_largest_share_with_black_around_them():
+    clip = torch.full((1, 2, 1, 40, 40), 200, dtype=torch.uint8)
+    shares = []
+    for seed in range(60):
+        frame = ClipAugmentation(crop_scale=0.9, zoom_out=2.0)(clip, generator(seed))[0, 0, 0]
+        is_clip = frame > 100
+        rows, columns = is_clip.any(dim=1).sum().item(), is_clip.any(dim=0).sum().item()
+        shares.append(1600 / (rows * columns))
+    assert min(shares) < 1.1
+    assert 1.7 < max(shares) < 2.1
+
+
 def test_clips_are_turned_about_their_middle():
     clip = torch.zeros(1, 1, 1, 9, 9, dtype=torch.uint8)
     clip[..., 4, :] = 200
@@ -122,7 +134,13 @@ def test_without_options_there_is_nothing_to_do():
 
 
 def test_options_out_of_range_are_named_together():
-    options = {"crop_scale": 0.0, "rotate_degrees": 181, "brightness": -0.1, "contrast": 1.5}
+    options = {
+        "crop_scale": 0.0,
+        "zoom_out": 0.5,
+        "rotate_degrees": 181,
+        "brightness": -0.1,
+        "contrast": 1.5,
+    }
     with pytest.raises(ConfigError) as caught:
         ClipAugmentation(**options)
     for option in options:
