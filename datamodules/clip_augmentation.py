@@ -21,12 +21,14 @@ class ClipAugmentation:
     """How clips are changed.
 
     Args:
-        flip: Mirror every second clip, left to right.
+        flip: Mirror every second clip, left to right. Labels that differ in these, or clockwise and
+            not, would become wrong.
         crop_scale: Smallest share of the area that is cut out and scaled up again, with sides of
             3:4 to 4:3; 1 to cut nothing.
-        zoom_out: Largest share: above 1, clips are also scaled down, with black around them.
+        zoom_out: Largest share: above 1, clips are also scaled down, with black around them, as if
+            people stood farther away.
         rotate_degrees: Largest angle to turn by, either way; corners become black.
-        brightness: Largest change of brightness: it is multiplied by up to so much more or less.
+        brightness: Largest change of brightness; 0.2 multiplies it by 0.8 to 1.2.
         contrast: Largest change of the distance from the mean of the clip, likewise.
 
     Raises:
@@ -98,17 +100,20 @@ class ClipAugmentation:
     def _problems(self) -> Iterator[str]:
         if not 0 < self.crop_scale <= 1:
             yield (
-                f"--data.crop_scale={self.crop_scale} is no share of an area: choose more than 0, "
-                "and 1 to cut nothing."
+                f"--data.augmentation.crop_scale={self.crop_scale} is no share of an area: choose "
+                "more than 0, and 1 to cut nothing."
             )
-        if not 0 <= self.rotate_degrees <= 180:
-            yield f"--data.rotate_degrees={self.rotate_degrees} is no angle: choose 0 to 180."
         if not 1 <= self.zoom_out < math.inf:
             yield (
-                f"--data.zoom_out={self.zoom_out} is no area to scale down: choose more than 1, "
-                "and 1 for none."
+                f"--data.augmentation.zoom_out={self.zoom_out} is no larger area: choose more "
+                "than 1, and 1 for none."
+            )
+        if not 0 <= self.rotate_degrees <= 180:
+            yield (
+                f"--data.augmentation.rotate_degrees={self.rotate_degrees} is no angle: choose 0 "
+                "to 180."
             )
         for option in ("brightness", "contrast"):
             value = getattr(self, option)
             if not 0 <= value <= 1:
-                yield f"--data.{option}={value} is out of range: choose 0 to 1."
+                yield f"--data.augmentation.{option}={value} is out of range: choose 0 to 1."

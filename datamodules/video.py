@@ -87,16 +87,7 @@ class VideoDataModule(SequenceDataModule):
         shard_window: Out of how many shards batches are mixed, which are then read one after the
             other; null for all of them, as files are.
         shard_cache_gb: Room in the cache folder for shards from a URL, 10^9 bytes.
-        flip: Mirror every second training clip, chosen at random. Labels that differ in left and
-            right, or clockwise and not, would become wrong.
-        crop_scale: Smallest share of the area that is cut out of training clips at random, and
-            scaled up; 1 to cut nothing.
-        zoom_out: Largest share: above 1, training clips are also scaled down, with black around
-            them, for what is farther away than in training.
-        rotate_degrees: Largest random angle to turn training clips by, either way.
-        brightness: Largest random change of the brightness of training clips; 0.2 for 0.8 to 1.2
-            times.
-        contrast: Likewise of the contrast.
+        augmentation: Random changes of training clips.
         batch_size: Number of clips in a training batch.
         eval_batch_size: Number of videos in any other batch; each may have several clips.
         cache_dir: Folder for frames, features and the list of bad videos; null for
@@ -134,12 +125,7 @@ class VideoDataModule(SequenceDataModule):
         cache_features: bool = False,
         shard_window: int | None = None,
         shard_cache_gb: float = 20.0,
-        flip: bool = False,
-        crop_scale: float = 1.0,
-        zoom_out: float = 1.0,
-        rotate_degrees: float = 0.0,
-        brightness: float = 0.0,
-        contrast: float = 0.0,
+        augmentation: ClipAugmentation = ClipAugmentation(),  # noqa: B008  # frozen
         batch_size: int = 16,
         eval_batch_size: int = 32,
         cache_dir: str | None = None,
@@ -167,6 +153,7 @@ class VideoDataModule(SequenceDataModule):
         self.cache_features = cache_features
         self.shard_window = shard_window
         self.shard_cache_gb = shard_cache_gb
+        self.augmentation = augmentation
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.cache_dir = cache_dir
@@ -177,21 +164,7 @@ class VideoDataModule(SequenceDataModule):
         self._preparation = FramePreparation(PictureGeometry())
         self._sampling = ClipSampling()
         self._features: Callable[[Pictures, Path], FeatureArray] | None = None
-        problems = list(self._problems())
-        try:
-            self.augmentation = ClipAugmentation(
-                flip, crop_scale, zoom_out, rotate_degrees, brightness, contrast
-            )
-        except ConfigError as error:
-            problems.append(str(error))
-        else:
-            if self.augmentation.is_active and cache_features:
-                problems.append(
-                    "--data.cache_features keeps features of frames as they are: set it to false, "
-                    "or leave flip, crop_scale, zoom_out, rotate_degrees, brightness and contrast "
-                    "as they are by default."
-                )
-        raise_together(problems, ConfigError, "The data options cannot work:")
+        raise_together(list(self._problems()), ConfigError, "The data options cannot work:")
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -425,6 +398,11 @@ class VideoDataModule(SequenceDataModule):
             yield (
                 "--data.cache_frames and --data.cache_features keep all frames on this machine, "
                 "which --data.format shards is to avoid: set them to false, or give files."
+            )
+        if self.cache_features and self.augmentation.is_active:
+            yield (
+                "--data.cache_features keeps features of frames as they are: set it to false, or "
+                "leave the options of --data.augmentation as they are by default."
             )
         if sum(self.shares.values()) >= 1:
             yield "--data.val_share and --data.test_share leave nothing to train on: lower them."

@@ -144,4 +144,4 @@ def test_options_out_of_range_are_named_together():
     with pytest.raises(ConfigError) as caught:
         ClipAugmentation(**options)
     for option in options:
-        assert f"--data.{option}=" in str(caught.value)
+        assert f"--data.augmentation.{option}=" in str(caught.value)

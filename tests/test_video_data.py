@@ -17,6 +17,7 @@ from toy_clips import (
     write_corpus,
 )
 
+from datamodules.clip_augmentation import ClipAugmentation
 from seq2seq.errors import ConfigError, DataError
 from seq2seq.feature_cache import FeatureArray, feature_folder, feature_settings, write_features
 from seq2seq.tokenizers import FIRST_LABEL_ID
@@ -158,7 +159,12 @@ def test_random_choices_depend_on_seed_epoch_and_index_alone(source):
     sampling = ClipSampling("segment", clip_frames=4)
 
     def clips(epoch, **options):
-        data = shown(source, sampling, crop_scale=0.5, brightness=0.3, **options)
+        data = shown(
+            source,
+            sampling,
+            augmentation=ClipAugmentation(crop_scale=0.5, brightness=0.3),
+            **options,
+        )
         return torch.stack([clips for clips, *_ in examples(data, "train", epoch)])
 
     first = clips(2)
@@ -168,7 +174,7 @@ def test_random_choices_depend_on_seed_epoch_and_index_alone(source):
 
 
 def test_clips_are_mirrored_in_training_only_and_only_when_told(source):
-    data = shown(source, flip=True)
+    data = shown(source, augmentation=ClipAugmentation(flip=True))
     plain = [clips for clips, *_ in examples(shown(source), "train")]
     is_mirrored = []
     for epoch in range(6):
@@ -256,7 +262,6 @@ def test_options_that_cannot_work_are_named_together():
         "format": "pdf",
         "broken_tail": "glue",
         "on_bad_video": "cry",
-        "crop_scale": 2.0,
         "val_share": 1.0,
     }
     with pytest.raises(ConfigError) as caught:
@@ -266,8 +271,10 @@ def test_options_that_cannot_work_are_named_together():
 
 
 def test_features_cannot_be_kept_of_changing_clips():
-    with pytest.raises(ConfigError, match=r"--data\.cache_features keeps .* leave flip, crop_"):
-        module("videos.csv", cache_features=True, rotate_degrees=5)
+    with pytest.raises(
+        ConfigError, match=r"--data\.cache_features keeps .* leave the options of --data\.augm"
+    ):
+        module("videos.csv", cache_features=True, augmentation=ClipAugmentation(rotate_degrees=5))
 
 
 def test_the_default_frames_are_those_of_files(source):

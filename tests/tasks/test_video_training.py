@@ -12,6 +12,7 @@ from toy_classifier import assert_equal_weights, classifier, fit, with_backbone
 from toy_clips import CLASSES, RATE_HZ, ROWS, SIZE, module, of_split, write_corpus
 
 import seq2seq
+from datamodules.clip_augmentation import ClipAugmentation
 from seq2seq.errors import CheckpointError
 from seq2seq.tasks.options import Optimization, TeacherForcing
 
@@ -154,9 +155,7 @@ def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(tmp_path, make_trainer, 
 
     def run(steps, name, **resume):
         torch.manual_seed(1)
-        data = module(
-            source, **classes, flip=True, crop_scale=0.5, rotate_degrees=9, brightness=0.3
-        )
+        data = module(source, **classes, augmentation=ClipAugmentation(True, 0.5, 1.3, 9, 0.3))
         task = classifier(
             **classes,
             mixup=0.6,
@@ -196,7 +195,7 @@ def test_a_checkpoint_of_other_frames_is_refused_by_the_names_of_the_options(sou
 def test_kept_frames_train_and_score_as_files_do(source, make_trainer, sampling):
     tasks, scores = [], []
     for cache_frames in (False, True, True):
-        data = module(source, cache_frames=cache_frames, flip=True)
+        data = module(source, cache_frames=cache_frames, augmentation=ClipAugmentation(flip=True))
         torch.manual_seed(1)
         task = classifier(sampling=sampling, frame_rate_hz=7.0, mixup=0.5)
         fitting = fit(make_trainer, task, data, limit_val_batches=1.0)
