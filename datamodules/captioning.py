@@ -1,6 +1,6 @@
 """Pictures and their captions."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
@@ -25,21 +25,21 @@ from datamodules.caption_dataset import (
     EncodedCaptions,
     PictureDataset,
     PictureFiles,
-    Views,
     collate,
 )
-from datamodules.caption_files import SPLITS, CaptionedPicture, CaptionFormat, read_splits
+from datamodules.caption_files import CaptionedPicture, CaptionFormat
+from datamodules.caption_sources import CaptionFiles, CaptionShards, Splits, source_problems
 from datamodules.caption_vocabulary import VocabularyOptions, caption_tokenizer
-from datamodules.picture_check import OnBadPicture, check_pictures, good_pictures
-from datamodules.shard_captions import captioned_pictures, picture_source
+from datamodules.picture_check import OnBadPicture, check_pictures
+from datamodules.shard_captions import feature_source, picture_source
 from datamodules.shard_plan import ShardSource, refuse_shards
 from datamodules.shard_sampler import batch_sampler
 from datamodules.shard_table import Mapped
-from datamodules.shards import Shards, shard_problems
+from datamodules.shards import shard_problems
 from datamodules.tokenizer_cache import Vocabulary
 from seq2seq.errors import ConfigError, DataError, raise_together
-from seq2seq.feature_cache import FeatureArray
-from seq2seq.pictures import PictureGeometry, find_pictures, open_picture
+from seq2seq.feature_cache import FeatureNetwork
+from seq2seq.pictures import PictureGeometry, find_pictures
 from seq2seq.sequences import EOS_ID
 from seq2seq.tokenizers import Tokenizer
 
@@ -68,7 +68,8 @@ class CaptionDataModule(SequenceDataModule):
         val_images: Folder of the pictures of ``val_captions``; null for ``images``.
         test_images: Folder of the pictures of ``test_captions``; null for ``images``.
         format: Format of the caption files; ``auto`` goes by their name and content. ``shards``
-            have the splits of the recipe that they were written with, and only good pictures.
+            have the splits of the recipe that they were written with, and only good pictures; or,
+            with ``cache_features``, features of them.
         train: Name of the training split in the file; several may be joined by ``+``.
         val: Name of the validation split.
         test: Name of the test split.
@@ -88,9 +89,11 @@ class CaptionDataModule(SequenceDataModule):
         captions_per_picture: How many captions of each picture an epoch has, chosen at random;
             null for all of them.
         flip: Mirror every second picture in training, chosen at random; only pictures whose
-            captions name neither left nor right.
+            captions name neither left nor right. Features in shards must have been written with
+            it.
         cache_features: Let a frozen network see each picture only once, and train on what it made
-            of them.
+            of them; that is kept in the cache folder, or comes with the shards. These have to be
+            of the same network, and there is no picture to draw attention on.
         on_bad_picture: Whether a picture that cannot be decoded is an ``error``, or goes to
             ``quarantine``: it is left out, and listed in ``quarantine.csv`` in the cache folder.
         max_bad_share: Largest share of bad pictures that ``quarantine`` puts up with.
@@ -111,6 +114,8 @@ class CaptionDataModule(SequenceDataModule):
     Raises:
         ConfigError: If options cannot work, alone or together; all of them are named.
     """
+
+    _source: CaptionFiles | CaptionShards
 
     def __init__(
         self,
@@ -159,11 +164,9 @@ class CaptionDataModule(SequenceDataModule):
         self.split_names = {"train": train, "val": val, "test": test}
         self.shares = {"val": val_share, "test": test_share}
         self.predict = predict
-        self.vocab_size = vocab_size
-        self.vocabulary: Vocabulary = vocabulary
-        self.minimum_count = minimum_count
-        self.caption_style: CaptionStyle = caption_style
-        self.given_tokenizer = tokenizer
+        self.vocabulary_options = VocabularyOptions(
+            vocabulary, vocab_size, minimum_count, caption_style, tokenizer
+        )
         self.max_caption_length = max_caption_length
         self.captions_per_picture = captions_per_picture
         self.flip = flip
@@ -176,10 +179,9 @@ class CaptionDataModule(SequenceDataModule):
         self.eval_batch_size = eval_batch_size
         self.cache_dir = cache_dir
         self.tokenizers: dict[str, Tokenizer] = {}
-        self._splits: Mapping[str, Sequence[CaptionedPicture]] = {}
-        self._shards: Shards | None = None
+        self._splits: Splits = {}
         self._geometry = PictureGeometry()
-        self._features: Callable[[PictureFiles, Path], FeatureArray] | None = None
+        self._network: FeatureNetwork | None = None
         self._must_mix = False
         raise_together(list(self._problems()), ConfigError, "The data options cannot work:")
 
@@ -187,42 +189,37 @@ class CaptionDataModule(SequenceDataModule):
         """Decode every picture once, and make the vocabulary.
 
         Raises:
+            ConfigError: If shards have other things than the options ask for.
             DataError: If a file cannot be used.
         """
-        splits = self._read_splits()
-        cache = self._cache()
-        if self._shards is None:
+        source, cache = self._read(), self.cache_path()
+        if source.unchecked:
             check_pictures(
-                [picture for pictures in splits.values() for picture in pictures],
+                source.unchecked,
                 cache,
                 policy=self.on_bad_picture,
                 max_bad_share=self.max_bad_share,
                 workers=max(2, self.num_workers),
                 quarantine_file=cache / "quarantine.csv",
             )
-        self._load_tokenizer(splits["train"], may_train=True)
+        self._load_tokenizer(source, may_train=True)
 
     def setup(self, stage: str) -> None:
         """Load captions and vocabulary.
 
         Raises:
+            ConfigError: If shards have other things than the options ask for.
             DataError: If what ``prepare_data`` makes is not there.
         """
         del stage
-        self._splits = splits = self._read_splits()
-        self.tokenizers = {"target": self._load_tokenizer(splits["train"], may_train=False)}
-        if self._shards is None:
-            every = [picture for pictures in splits.values() for picture in pictures]
-            paths = {picture.path for picture in good_pictures(every, self._cache())}
-            self._splits = {
-                role: [picture for picture in pictures if picture.path in paths]
-                for role, pictures in splits.items()
-            }
+        self._source = self._read()
+        self.tokenizers = {"target": self._load_tokenizer(self._source, may_train=False)}
+        self._splits = self._source.good_splits()
 
     def show_to(
         self,
         geometry: PictureGeometry,
-        features: Callable[[PictureFiles, Path], FeatureArray] | None,
+        network: FeatureNetwork | None,
         *,
         must_mix: bool = False,
     ) -> None:
@@ -230,24 +227,25 @@ class CaptionDataModule(SequenceDataModule):
 
         Args:
             geometry: How they become squares.
-            features: What gives the network's features of pictures, from the cache folder that is
-                its second argument; None to give the pictures themselves.
+            network: What gives features of pictures; None to give the pictures themselves.
             must_mix: Whether training batches must not be of pictures with like captions.
         """
         self._geometry = geometry
         self._must_mix = must_mix
-        self._features = features
+        self._network = network
 
     def split_loader(self, role: Split) -> ResumableLoader[CaptionExample]:
         """Return the batches of a split, shuffled in training."""
         is_training = role == "train"
         pictures = self._pictures(role)
+        style = self.vocabulary_options.caption_style
         tokens = EncodedCaptions(
-            pictures, self.tokenizers["target"], self.caption_style, self.max_caption_length
+            pictures, self.tokenizers["target"], style, self.max_caption_length
         )
+        views = partial(self._source.views, pictures, self._geometry, self._network)
         dataset = CaptionDataset(
-            self._views(role, is_flipped=False),
-            self._views(role, is_flipped=True) if self.flip and is_training else None,
+            views(),
+            views(is_flipped=True) if self.flip and is_training else None,
             tokens,
             Mapped(pictures, attrgetter("captions")),
             self.captions_per_picture if is_training else None,
@@ -260,9 +258,7 @@ class CaptionDataModule(SequenceDataModule):
         if is_training and self._must_mix:
             lengths = np.full_like(lengths, self.max_caption_length)
         batch_size = self.batch_size if is_training else self.eval_batch_size
-        shards = None
-        if self._shards is not None and self.shard_window is not None:
-            shards = self._shards.shard_numbers(role)
+        shards = None if self.shard_window is None else self._source.shard_numbers(role)
         sampler = batch_sampler(
             lengths, batch_size, shards, self.shard_window, is_training, self.seed
         )
@@ -281,33 +277,44 @@ class CaptionDataModule(SequenceDataModule):
         return self.ordered_loader(PictureDataset(views, len(paths)), self.eval_batch_size, collate)
 
     def iter_readings(self) -> Iterator[Reading]:
-        """Yield every picture of the splits, once.
+        """Yield every picture of the splits, or what shards have of it, once.
 
         Raises:
+            ConfigError: If shards have other things than the options ask for.
             DataError: If a caption file cannot be used.
         """
-        splits = self._read_splits().values()
-        read = open_picture if self._shards is None else self._shards.open_picture
+        source = self._read()
+        splits = source.splits.values()
         for path in sorted({picture.path for pictures in splits for picture in pictures}):
-            yield Reading(str(path), partial(read, path))
+            yield Reading(str(path), partial(source.read, path))
 
     def shard_source(self) -> ShardSource:
         """Return the pictures of the splits, as ``seq2seq-prepare`` writes them.
+
+        After a ``show_to`` with a network, it is the features of them.
 
         Raises:
             ConfigError: If they are in shards already.
         """
         refuse_shards(self.captions, self.format == "shards")
         folders = {role: folder for role, (_, folder) in self.files.items()}
-        return picture_source(self._splits, folders, self.seed)
+        pictures = picture_source(self._splits, folders, self.seed)
+        if self._network is None:
+            return pictures
+        return feature_source(pictures, self._network, self._geometry, flip=self.flip)
 
     def training_references(self) -> list[tuple[str, ...]]:
         """Return the captions of each training picture."""
         return [picture.captions for picture in self._splits["train"]]
 
-    def look_up(self, role: Literal["train", "val", "test"], index: int) -> Tensor:
-        """Return a picture of a split as the network sees it, uint8 ``(3, size, size)``."""
-        return self._files(role, is_flipped=False)[index]
+    def look_up(self, role: Split, index: int) -> Tensor | None:
+        """Return a picture of a split as the network sees it, uint8 ``(3, size, size)``.
+
+        It is None where the shards have features alone.
+        """
+        if not self._source.has_pictures:
+            return None
+        return self._source.views(self._pictures(role), self._geometry, network=None)[index]
 
     def _pictures(self, role: str) -> Sequence[CaptionedPicture]:
         if not self._splits[role]:
@@ -318,52 +325,43 @@ class CaptionDataModule(SequenceDataModule):
             )
         return self._splits[role]
 
-    def _files(self, role: str, is_flipped: bool) -> PictureFiles:
-        paths = Mapped(self._pictures(role), attrgetter("path"))
-        return PictureFiles(paths, self._geometry, is_flipped, self._shards)
-
-    def _views(self, role: str, is_flipped: bool) -> Views:
-        files = self._files(role, is_flipped)
-        return files if self._features is None else self._features(files, self._cache())
-
-    def _read_splits(self) -> Mapping[str, Sequence[CaptionedPicture]]:
+    def _read(self) -> CaptionFiles | CaptionShards:
         """Return the pictures of every split, bad ones included."""
         if self.format == "shards":
-            shards = self._shards = Shards(
-                self.captions, "pictures", self._cache(), self.shard_cache_gb, self.shard_window
+            return CaptionShards(
+                self.captions,
+                self.cache_path(),
+                self.shard_cache_gb,
+                self.shard_window,
+                cache_features=self.cache_features,
+                flip=self.flip,
             )
-            return {role: captioned_pictures(shards, role) for role in SPLITS}
-        return read_splits(self.files, self.format, self.split_names, self.shares, self.seed)
-
-    def _load_tokenizer(self, pictures: Sequence[CaptionedPicture], may_train: bool) -> Tokenizer:
-        options = VocabularyOptions(
-            self.vocabulary,
-            self.vocab_size,
-            self.minimum_count,
-            self.caption_style,
-            self.given_tokenizer,
+        return CaptionFiles(
+            self.files, self.format, self.split_names, self.shares, self.seed, self.cache_path()
         )
-        path, _ = self.files["train"]
-        # Which pictures are for training also depends on the splits that have files of their own.
-        roles = [role for role in SPLITS if self.files[role][0] == path]
-        shares = {role: self.shares[role] for role in roles if role != "train"}
-        files = [path]
-        selection: tuple[object, ...] = self.format, self.split_names["train"], shares, self.seed
-        if self._shards is not None:
-            files, selection = [], (self._shards.fingerprint,)
+
+    def _load_tokenizer(self, source: CaptionFiles | CaptionShards, may_train: bool) -> Tokenizer:
+        files, selection = source.training_text()
         return caption_tokenizer(
-            options, pictures, self.captions, self._cache(), files, selection, may_train=may_train
+            self.vocabulary_options,
+            source.splits["train"],
+            self.captions,
+            self.cache_path(),
+            files,
+            selection,
+            may_train=may_train,
         )
 
-    def _cache(self) -> Path:
+    def cache_path(self) -> Path:
+        """Return the folder of what ``prepare_data`` makes."""
         return cache_folder(self.files["train"][0].parent, self.cache_dir)
 
     def _problems(self) -> Iterator[str]:
         """Yield what is wrong with the options, one sentence each."""
-        chosen = self.captions_per_picture
+        chosen, words = self.captions_per_picture, self.vocabulary_options
         smallest = {
-            "vocab_size": (self.vocab_size, EOS_ID + 2),
-            "minimum_count": (self.minimum_count, 1),
+            "vocab_size": (words.vocab_size, EOS_ID + 2),
+            "minimum_count": (words.minimum_count, 1),
             "max_caption_length": (self.max_caption_length, 1),
             "captions_per_picture": (1 if chosen is None else chosen, 1),
             "batch_size": (self.batch_size, 1),
@@ -376,28 +374,13 @@ class CaptionDataModule(SequenceDataModule):
         }
         choices = {
             "format": (self.format, CaptionSource),
-            "vocabulary": (self.vocabulary, Vocabulary),
-            "caption_style": (self.caption_style, CaptionStyle),
+            "vocabulary": (words.vocabulary, Vocabulary),
+            "caption_style": (words.caption_style, CaptionStyle),
             "on_bad_picture": (self.on_bad_picture, OnBadPicture),
         }
         yield from option_problems(smallest, choices)
         is_sharded = self.format == "shards"
         yield from shard_problems(is_sharded, self.shard_window, self.shard_cache_gb)
-        if self.images is None and not is_sharded:
-            yield "--data.images is not set: give the folder of the pictures."
-        if is_sharded and len({captions for captions, _ in self.files.values()}) > 1:
-            yield (
-                "--data.format shards has all splits in --data.captions: leave out val_captions "
-                "and test_captions."
-            )
-        for role in ("val", "test"):
-            captions, images = self.files[role]
-            if captions == self.files["train"][0] and images != self.files["train"][1]:
-                yield (
-                    f"--data.{role}_images is for --data.{role}_captions, which is not given: set "
-                    "both, or neither."
-                )
-        if sum(self.shares.values()) >= 1:
-            yield "--data.val_share and --data.test_share leave nothing to train on: lower them."
-        if self.minimum_count > 1 and self.vocabulary != "word":
+        yield from source_problems(self.files, self.images, self.shares, is_sharded)
+        if words.minimum_count > 1 and words.vocabulary != "word":
             yield "--data.minimum_count is for --data.vocabulary word: choose that, or set it to 1."

@@ -271,13 +271,13 @@ class ReviewDataModule(SequenceDataModule):
         if self.vocabulary != "word" and any(file.kind == "npz" for file in source.files):
             raise ConfigError(f"{self.source}: has numbers of words: set --data.vocabulary=word.")
         key = content_key((), source.key(), self.shares, self.label_steps, self.seed)
-        survey_path = self._cache() / f"reviews-{key}.json"
+        survey_path = self.cache_path() / f"reviews-{key}.json"
         if may_prepare:
             make_survey(survey_path, source, self.shares, self.label_steps, self.seed)
         survey = load_survey(survey_path)
         labels = label_vocabulary(self.source, survey, self.num_classes)
         key = content_key((), key, self.vocabulary, self.vocab_size, REVIEW_TOKENIZER)
-        vocabulary_path = self._cache() / f"tokenizer-{key}.model"
+        vocabulary_path = self.cache_path() / f"tokenizer-{key}.model"
         if may_prepare:
             texts = (review.text for review in source if survey.split_of(review) == "train")
             origin = str(self.source)
@@ -291,11 +291,11 @@ class ReviewDataModule(SequenceDataModule):
     ) -> Path:
         fingerprints = [tokenizers[role].fingerprint for role in ("source", "target")]
         options = (survey, fingerprints, self._limits, self.train_on_val)
-        return self._cache() / f"corpus-{content_key((), source.key(), *options)}"
+        return self.cache_path() / f"corpus-{content_key((), source.key(), *options)}"
 
     def _texts_folder(self, texts: ReviewSource, tokenizers: dict[str, Tokenizer]) -> Path:
         options = (tokenizers["source"].fingerprint, self._limits)
-        return self._cache() / f"corpus-{content_key((), texts.key(), *options)}"
+        return self.cache_path() / f"corpus-{content_key((), texts.key(), *options)}"
 
     def _find_texts(self, path: str) -> ReviewSource:
         return find_texts(Path(path), replace(self.layout, label_column=None, split_column=None))
@@ -304,7 +304,8 @@ class ReviewDataModule(SequenceDataModule):
     def _limits(self) -> ReadingLimits:
         return ReadingLimits(self.max_length, self.keep, self.on_empty)
 
-    def _cache(self) -> Path:
+    def cache_path(self) -> Path:
+        """Return the folder of what ``prepare_data`` makes."""
         beside = self.source if self.source.is_dir() else self.source.parent
         return cache_folder(beside, self.cache_dir)
 

@@ -1,12 +1,15 @@
-"""Captioned pictures as samples of shards, and back."""
+"""Captioned pictures, or features of them, as samples of shards, and back."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from datamodules.caption_files import CaptionedPicture
+from datamodules.shard_features import FeatureFiles, index_entry
 from datamodules.shard_plan import ShardItem, ShardSource
 from datamodules.shard_table import Mapped, Sample
 from datamodules.shards import Shards
+from seq2seq.feature_cache import FeatureNetwork
+from seq2seq.pictures import PictureGeometry
 
 
 def picture_source(
@@ -20,6 +23,22 @@ def picture_source(
         seed: Of their order in the shards.
     """
     return ShardSource("pictures", list(_items(splits, folders)), seed, {}, None)
+
+
+def feature_source(
+    pictures: ShardSource, network: FeatureNetwork, geometry: PictureGeometry, *, flip: bool
+) -> ShardSource:
+    """Return the features of pictures as ``write_shards`` takes them.
+
+    Args:
+        pictures: What ``picture_source`` gave.
+        network: What makes the features.
+        geometry: How pictures become squares.
+        flip: Whether to store those of mirrored training pictures, too.
+    """
+    entry = index_entry(network, flip)
+    made = FeatureFiles(network, geometry, flip)
+    return pictures._replace(kind="features", settings=entry, made=made, features=entry)
 
 
 def captioned_pictures(shards: Shards, split: str) -> Sequence[CaptionedPicture]:

@@ -1,15 +1,15 @@
 """What goes into which shard."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from datamodules.quarantine import Quarantine
 from datamodules.shard_files import unreadable
-from datamodules.shards import ShardKind
+from datamodules.shard_index import ShardKind
 from seq2seq.errors import ConfigError, DataError
 from seq2seq.videos.find import find_frames
 
@@ -35,6 +35,22 @@ class ShardItem(NamedTuple):
     check: Callable[[], object]
 
 
+class MadeFiles(Protocol):
+    """What is stored in place of the files of items, and made of them."""
+
+    def sizes(self, split: str) -> list[int]:
+        """Return the bytes of each file of an item of a split."""
+        ...
+
+    def make(self, split: str, paths: Sequence[Path]) -> Iterator[list[tuple[str, bytes]]]:
+        """Yield for each item of a shard its files, as name and content.
+
+        Raises:
+            DataError: If an item cannot be read.
+        """
+        ...
+
+
 class ShardSource(NamedTuple):
     """What a data module gives to be written.
 
@@ -44,7 +60,9 @@ class ShardSource(NamedTuple):
         seed: Of the order of the training items in the shards.
         quarantines: Of each split, what notes bad items, which are left out; without any, they are
             an error.
-        settings: What ``check`` depends on, beside the files.
+        settings: What ``check``, or what is made, depends on, beside the files.
+        made: What is stored in place of the files; None to store these.
+        features: What the index is to say of features.
     """
 
     kind: ShardKind
@@ -52,6 +70,8 @@ class ShardSource(NamedTuple):
     seed: int
     quarantines: Mapping[str, Quarantine]
     settings: object
+    made: MadeFiles | None = None
+    features: dict[str, Any] | None = None
 
 
 def refuse_shards(source: str, is_sharded: bool) -> None:
@@ -86,7 +106,10 @@ def plan_shards(source: ShardSource, shard_bytes: int) -> Iterator[ShardPlan]:
         size, number = 0, 0
         for item in items:
             files = list(_files_of(item))
-            sizes = [len(described(item)), *(file_size for _, _, file_size, _ in files)]
+            sizes = [file_size for _, _, file_size, _ in files]
+            if source.made is not None:
+                sizes = source.made.sizes(split)
+            sizes.append(len(described(item)))
             needed = sum(BLOCK + padded(each) for each in sizes)  # each behind a header
             if packed and size + needed > shard_bytes:
                 yield ShardPlan(f"{split}-{number:06}.tar", split, packed)

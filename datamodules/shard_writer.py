@@ -1,10 +1,11 @@
-"""Writes pictures or videos into tar shards, several at a time; goes on where it was stopped."""
+"""Writes items into tar shards, several at a time; goes on where it was stopped."""
 
 import io
 import json
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -14,10 +15,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from datamodules.cache import content_key
 from datamodules.faults import some_of
 from datamodules.shard_files import StoredFile, digest_of, unreadable, unwritable
+from datamodules.shard_index import INDEX, LAYOUT, format_index
 from datamodules.shard_plan import ShardItem, ShardPlan, ShardSource, described, padded, plan_shards
 from datamodules.shard_store import ShardStore
 from datamodules.shard_table import format_row
-from datamodules.shards import INDEX, LAYOUT, ShardKind, format_index
 from seq2seq.errors import DataError
 
 # Of each finished shard, what its samples are; and of what it was made, so that it can be kept.
@@ -51,7 +52,8 @@ def write_shards(source: ShardSource, store: ShardStore, shard_bytes: int, worke
         source: What to write.
         store: Where to.
         shard_bytes: Size of a shard; more only where a single item is larger.
-        workers: How many shards are written at a time.
+        workers: How many shards are written at a time, where files are stored as they are. What is
+            made of them comes one shard after the other.
 
     Raises:
         DataError: If items are bad and may not be left out, all named; or if too many are; or if
@@ -71,8 +73,9 @@ def write_shards(source: ShardSource, store: ShardStore, shard_bytes: int, worke
     writer = _Writer(source, store, lambda count: progress.advance(bar, count))
     notes: list[_Note] = []
     problems: list[str] = []
-    # Threads do: videos are decoded, and files copied, without the lock of the interpreter.
-    pool = ThreadPoolExecutor(workers)
+    # Threads do: videos are decoded, and files copied, without the lock of the interpreter. A
+    # network that makes features uses all cores, or the only GPU, by itself.
+    pool = ThreadPoolExecutor(workers if source.made is None else 1)
     try:
         with progress:
             for plan, note in zip(plans, pool.map(writer.write, plans), strict=True):
@@ -92,7 +95,7 @@ def write_shards(source: ShardSource, store: ShardStore, shard_bytes: int, worke
             f"Mend them, or leave them out with --data.on_bad_{source.kind[:-1]} quarantine. The "
             "shards without them are finished, and are kept when this runs again."
         )
-    samples = _finish(source.kind, plans, notes, store)
+    samples = _finish(source, plans, notes, store)
     _tidy(plans, store)
     left_out = sum(len(note.problems) for note in notes)
     return Written(samples, len(plans), sum(note.is_kept for note in notes), left_out)
@@ -185,15 +188,19 @@ class _Writer:
         path = self._store.scratch(plan.name)
         rows: list[Any] = []
         problems: list[tuple[str, str]] = []
+        made: Iterable[list[tuple[str, bytes]] | None] = repeat(None, len(plan.items))
+        if self._source.made is not None:
+            paths = [item.path for item, _ in plan.items]
+            made = self._source.made.make(plan.split, paths)
         try:
             with tarfile.open(path, "w") as tar:
-                for item, files in plan.items:
+                for (item, files), contents in zip(plan.items, made, strict=True):
                     try:
                         item.check()
                     except DataError as error:
                         problems.append((str(item.path), str(error)))
                     else:
-                        rows += _add(tar, item, files)
+                        rows += _add(tar, item, files, contents)
                     self._advance(1)
             return _Note(key, path.stat().st_size, digest_of(path), rows, problems)
         except OSError as error:
@@ -201,28 +208,47 @@ class _Writer:
 
 
 def _add(
-    tar: tarfile.TarFile, item: ShardItem, files: Sequence[tuple[str, Path, int, int]]
+    tar: tarfile.TarFile,
+    item: ShardItem,
+    files: Sequence[tuple[str, Path, int, int]],
+    made: Sequence[tuple[str, bytes]] | None,
 ) -> Iterator[Any]:
-    """Add an item to a shard, and yield the rows of its samples."""
+    """Add an item to a shard, and yield the rows of its samples.
+
+    Args:
+        tar: The shard.
+        item: The item.
+        files: Its files.
+        made: What to add in their place; None to add them.
+    """
     # In WebDataset's layout, what is before the first full stop makes files one sample.
     key = f"{item.samples[0][0]:09}"
     content = described(item)
-    member = tarfile.TarInfo(f"{key}.json")
-    member.size = len(content)
-    tar.addfile(member, io.BytesIO(content))
+    _add_member(tar, f"{key}.json", len(content), io.BytesIO(content))
     stored = []
-    for name, path, size, _ in files:
-        member = tarfile.TarInfo(f"{key}.{name}" if name else key + (path.suffix.lower() or ".bin"))
-        member.size = size
-        with _open(path) as stream:
-            tar.addfile(member, stream)
-        stored.append((name, tar.offset - padded(size), size))
+    if made is None:
+        for name, path, size, _ in files:
+            member = f"{key}.{name}" if name else key + (path.suffix.lower() or ".bin")
+            with _open(path) as stream:
+                stored.append((name, _add_member(tar, member, size, stream), size))
+    else:
+        for name, content in made:
+            start = _add_member(tar, f"{key}.{name}", len(content), io.BytesIO(content))
+            stored.append((name, start, len(content)))
     for place, values in item.samples:
         yield place, item.name, stored, values
 
 
+def _add_member(tar: tarfile.TarFile, name: str, size: int, stream: BinaryIO) -> int:
+    """Add a file to a shard, and return where its content begins there."""
+    member = tarfile.TarInfo(name)
+    member.size = size
+    tar.addfile(member, stream)
+    return tar.offset - padded(size)
+
+
 def _finish(
-    kind: ShardKind, plans: Sequence[ShardPlan], notes: Sequence[_Note], store: ShardStore
+    source: ShardSource, plans: Sequence[ShardPlan], notes: Sequence[_Note], store: ShardStore
 ) -> int:
     """Write the table of each split, then the index; return the number of samples."""
     rows: dict[str, list[Any]] = {}
@@ -239,7 +265,7 @@ def _finish(
         StoredFile(plan.name, note.size, note.digest)
         for plan, note in zip(plans, notes, strict=True)
     ]
-    _publish(store, INDEX, format_index(kind, shards, tables))
+    _publish(store, INDEX, format_index(source.kind, shards, tables, source.features))
     return sum(map(len, rows.values()))
 
 

@@ -1,4 +1,4 @@
-"""Pictures and videos in tar shards, for data larger than memory and than the disk of a machine.
+"""Pictures, features of them, and videos in tar shards, for data larger than memory and disk.
 
 The shards have the layout of WebDataset, whose tools read them. This project reads them by its own
 index of byte offsets: ``webdataset`` streams cannot go on in the middle of an epoch, and deal whole
@@ -7,31 +7,24 @@ number of workers and ranks, in a format of its own. With an index, samples have
 the samplers of files serve, batches are a function of seed, epoch and position, and resume exactly.
 """
 
-import hashlib
 import io
-import json
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePath
-from typing import Literal, NamedTuple, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from datamodules.shard_files import StoredFile
+from datamodules.shard_files import OTHER_SIZE
+from datamodules.shard_index import ShardKind, read_index
 from datamodules.shard_store import ShardStore, open_store
 from datamodules.shard_table import Sample, SampleTable
 from seq2seq.errors import ConfigError, DataError
 from seq2seq.pictures import open_picture
-
-ShardKind = Literal["pictures", "videos"]
-
-INDEX = "index.json"
-LAYOUT = 1
-"""Version of the index and of the tables; raised when they change."""
 
 _GIGABYTE = 10**9
 _SCRATCH = "seq2seq-"
@@ -46,8 +39,10 @@ class Shards:
         cache: Folder to keep what is fetched from a URL.
         cache_gb: Room for shards there, 10^9 bytes.
         window: Out of how many shards batches are mixed; None for all of them.
+        alternative: What else they may be.
 
     Attributes:
+        features: What the index says of features; None where they are something else.
         fingerprint: Hash of the index, and so of all content.
 
     Raises:
@@ -56,15 +51,22 @@ class Shards:
     """
 
     def __init__(
-        self, source: str, kind: ShardKind, cache: Path, cache_gb: float, window: int | None
+        self,
+        source: str,
+        kind: ShardKind,
+        cache: Path,
+        cache_gb: float,
+        window: int | None,
+        alternative: ShardKind | None = None,
     ) -> None:
         self._source = source
         self._store: ShardStore = open_store(source, cache / "shards", int(cache_gb * _GIGABYTE))
-        index = _read_index(source, self._store)
-        if index.kind != kind:
+        index = read_index(source, self._store)
+        if index.kind not in (kind, alternative):
             raise DataError(
                 f"{source}: holds {index.kind}, where {kind} are needed. Give shards of those."
             )
+        self.features = index.features
         self.fingerprint = index.fingerprint
         self._shards = index.shards
         self._check_room(cache_gb, window)
@@ -98,6 +100,31 @@ class Shards:
         content = self._store.read_range(self._shards[sample.shard], start, size)
         # Of a path, open_picture wants its content, its size and its name, and no more.
         return open_picture(cast(Path, _Member(self._name(sample), content)))
+
+    def read_array(self, path: Path, name: str) -> NDArray[Any]:
+        """Read an array of a sample.
+
+        Args:
+            path: That of its ``Sample``.
+            name: Which of its files.
+
+        Raises:
+            DataError: If it cannot be read.
+        """
+        sample = self._find(path)
+        [(start, size)] = [place for found, *place in sample.files if found == name]
+        content = self._store.read_range(self._shards[sample.shard], start, size)
+        try:
+            array: NDArray[Any] = np.load(io.BytesIO(content), allow_pickle=False)
+        except (ValueError, EOFError, SyntaxError) as error:  # the last one of its header
+            raise DataError(
+                f"{self._name(sample)}: its array is damaged ({error}). {OTHER_SIZE.remedy}"
+            ) from error
+        return array
+
+    def read_arrays(self, path: Path) -> list[NDArray[Any]]:
+        """Read all arrays of a sample, as ``read_array`` does."""
+        return [self.read_array(path, name) for name, _, _ in self._find(path).files]
 
     @contextmanager
     def extracted(self, path: Path) -> Iterator[Path]:
@@ -190,57 +217,3 @@ class _Member:
     def stat(self) -> os.stat_result:
         """Return its size, and nothing else."""
         return os.stat_result((0, 0, 0, 0, 0, 0, len(self._content), 0, 0, 0))
-
-
-class _Index(NamedTuple):
-    """What ``index.json`` says.
-
-    Attributes:
-        kind: What the samples are.
-        shards: The shards of all splits, by their numbers.
-        tables: Of each split, the file of its table, and its number of lines.
-        fingerprint: Hash of all this.
-    """
-
-    kind: str
-    shards: list[StoredFile]
-    tables: dict[str, tuple[StoredFile, int]]
-    fingerprint: str
-
-
-def format_index(
-    kind: ShardKind, shards: list[StoredFile], tables: dict[str, tuple[StoredFile, int]]
-) -> bytes:
-    """Return the content of the index."""
-    index = {"layout": LAYOUT, "kind": kind, "shards": shards, "tables": tables}
-    return json.dumps(index, indent=1).encode()
-
-
-def _read_index(source: str, store: ShardStore) -> _Index:
-    content = store.read(INDEX)
-    if content is None:
-        raise DataError(
-            f"{source}: has no {INDEX}, which seq2seq-prepare writes last. Let it finish, or give "
-            "the folder or URL that it wrote to."
-        )
-    try:
-        index = json.loads(content)
-        layout = index["layout"]
-        if layout == LAYOUT:
-            return _Index(
-                index["kind"],
-                [StoredFile(*file) for file in index["shards"]],
-                {
-                    name: (StoredFile(*file), count)
-                    for name, (file, count) in index["tables"].items()
-                },
-                hashlib.blake2b(content, digest_size=16).hexdigest(),
-            )
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{source}/{INDEX} is damaged ({error}). Run seq2seq-prepare again."
-        ) from error
-    raise DataError(
-        f"{source}: has layout {layout}, and this version reads {LAYOUT}. Run seq2seq-prepare of "
-        "this version."
-    )

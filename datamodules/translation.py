@@ -264,7 +264,7 @@ class TranslationDataModule(SequenceDataModule):
             return tokenizer
         text = self._training_text()
         selection = (text.source, text.target, trained_on)
-        path = tokenizer_path(self._cache(), text.paths, selection, settings)
+        path = tokenizer_path(self.cache_path(), text.paths, selection, settings)
         if may_train:
             sentences = (getattr(pair, side) for pair in text for side in trained_on)
             train_tokenizer(path, sentences, settings, origin=" and ".join(map(str, text.paths)))
@@ -281,13 +281,14 @@ class TranslationDataModule(SequenceDataModule):
                 "on it: --data.source_tokenizer and --data.target_tokenizer."
             ) from error
 
-    def _cache(self) -> Path:
+    def cache_path(self) -> Path:
+        """Return the folder of what ``prepare_data`` makes."""
         return cache_folder(self.root, self.cache_dir)
 
     def _corpus_folder(
         self, role: str, text: ParallelText, tokenizers: dict[str, SubwordTokenizer]
     ) -> Path:
-        return corpus_folder(self._cache(), text, tokenizers, self.limits[role])
+        return corpus_folder(self.cache_path(), text, tokenizers, self.limits[role])
 
     def _problems(self) -> Iterator[str]:
         """Yield what is wrong with the options, one sentence each."""

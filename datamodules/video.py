@@ -298,14 +298,14 @@ class VideoDataModule(SequenceDataModule):
             return ClipFiles(self._reader(), _parts(entries)), entries
         store = self._store(entries)
         kept = good_parts(store, [entry.path for entry in entries], role, quarantine)
-        features = None if self._features is None else self._features(store, self._cache())
+        features = None if self._features is None else self._features(store, self.cache_path())
         return StoredClips(store, kept, features), [entries[place] for place in kept]
 
     def _store(self, entries: Sequence[VideoEntry]) -> FrameStore:
         """Return the frames of a split; with several processes, the first of them decodes."""
         reader, parts = self._reader(), _parts(entries)
         settings = frame_settings(reader, parts)
-        folder = frame_folder(self._cache(), settings)
+        folder = frame_folder(self.cache_path(), settings)
         if self.trainer is None or self.trainer.is_global_zero:
             workers = max(1, (os.cpu_count() or 1) // self.decode_threads)
             write_frames(folder, reader, parts, settings, workers)
@@ -338,7 +338,7 @@ class VideoDataModule(SequenceDataModule):
 
     def _split_shards(self) -> dict[str, Sequence[VideoEntry]]:
         shards = self._shards = Shards(
-            self.given_source, "videos", self._cache(), self.shard_cache_gb, self.shard_window
+            self.given_source, "videos", self.cache_path(), self.shard_cache_gb, self.shard_window
         )
         splits = {role: video_entries(shards, role) for role in SPLITS}
         for entries in splits.values():
@@ -358,7 +358,8 @@ class VideoDataModule(SequenceDataModule):
             )
         )
 
-    def _cache(self) -> Path:
+    def cache_path(self) -> Path:
+        """Return the folder of what ``prepare_data`` makes."""
         beside = self.source if self.source.is_dir() else self.source.parent
         return cache_folder(beside, self.cache_dir)
 
@@ -370,7 +371,7 @@ class VideoDataModule(SequenceDataModule):
         return Quarantine(self._quarantine_file(), paths, role, self.max_bad_share)
 
     def _quarantine_file(self) -> Path:
-        return self._cache() / "quarantine.csv"
+        return self.cache_path() / "quarantine.csv"
 
     def _problems(self) -> Iterator[str]:
         """Yield what is wrong with the options, one sentence each."""

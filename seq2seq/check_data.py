@@ -1,6 +1,5 @@
 """``seq2seq-check-data``: read every file of a configuration's data before a run does."""
 
-import pkgutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from datamodules.check import read_all, write_report
 from datamodules.faults import some_of
 from seq2seq.errors import ConfigError
-from seq2seq.recipe_command import recipe_parser, run_command
+from seq2seq.recipe_command import build_data, recipe_parser, run_command
 
 _REPORT = "data_report.csv"
 _NAME = "seq2seq-check-data"
@@ -51,10 +50,11 @@ def run(arguments: Sequence[str] | None = None) -> bool:
         ConfigError: If options do not fit together, or the data module cannot be checked.
         DataError: If what lists the files cannot be read, or the report not be written.
     """
-    options = build_parser().parse_args(arguments)
+    parser = build_parser()
+    options = parser.parse_args(arguments)
     if options.data is None:
         raise ConfigError("There is nothing to check: give a --config with data, or --data.")
-    data = pkgutil.resolve_name(options.data.class_path)(**options.data.init_args)
+    data = build_data(parser, options)
     findings = read_all(data.iter_readings())
     report = Path(options.run_dir) / _REPORT if options.report is None else Path(options.report)
     write_report(report, findings)

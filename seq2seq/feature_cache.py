@@ -1,4 +1,4 @@
-"""Features of pictures or frames, computed once and kept in a memory-mapped array."""
+"""Features of pictures or frames, computed once, for a memory-mapped array or for shards."""
 
 import hashlib
 import json
@@ -93,6 +93,27 @@ class FeatureArray:
         return type(self), (self._folder, self._settings)
 
 
+class FeatureNetwork(Protocol):
+    """What gives a data module the features of its pictures; a ``GridNetworkTask`` does."""
+
+    @property
+    def feature_shape(self) -> tuple[int, int]:
+        """Cells and channels of the features of a picture."""
+        ...
+
+    def feature_origin(self) -> dict[str, Any]:
+        """Return what the features of a picture depend on, besides itself, in plain values."""
+        ...
+
+    def compute_features(self, pictures: Pictures) -> Iterator[NDArray[np.float16]]:
+        """Yield the features of each picture, ``(cells, channels)``, in order."""
+        ...
+
+    def cached_features(self, pictures: Pictures, cache: Path) -> FeatureArray:
+        """Return the features of some pictures, kept in the folder ``cache``."""
+        ...
+
+
 def feature_settings(
     extractor: Extractor, preparation: dict[str, Any], pictures: Pictures
 ) -> dict[str, Any]:
@@ -118,6 +139,26 @@ def feature_folder(cache: Path, settings: dict[str, Any]) -> Path:
 
 
 @torch.no_grad()
+def compute_features(
+    extractor: Extractor, pictures: Pictures, device: torch.device
+) -> Iterator[NDArray[np.float16]]:
+    """Yield the features of pictures, ``(batch, cells, channels)``, in order.
+
+    Pictures are decoded by all cores while the network works.
+
+    Args:
+        extractor: What makes the features.
+        pictures: The pictures, at least one.
+        device: Where the network is.
+
+    Raises:
+        DataError: If a picture cannot be read.
+    """
+    for batch in _read_ahead(pictures, _BATCHES.get(device.type, 64)):
+        features: NDArray[np.float16] = extractor.extract(batch.to(device)).half().cpu().numpy()
+        yield features
+
+
 def write_features(
     folder: Path,
     extractor: Extractor,
@@ -127,8 +168,7 @@ def write_features(
 ) -> None:
     """Compute the features of all pictures into ``folder``, unless that has been done.
 
-    Pictures are decoded by all cores while the network works; a bar on the terminal says how far
-    it is. The folder appears when it is complete, not before.
+    A bar on the terminal says how far it is. The folder appears when it is complete, not before.
 
     Args:
         folder: What ``feature_folder`` gave.
@@ -151,8 +191,7 @@ def write_features(
         bar = progress.add_task("features", total=len(pictures))
         # Not through a memory map, where a full disk ends the process without a word.
         with (made / _ARRAY).open("wb") as file:
-            for batch in _read_ahead(pictures, _BATCHES.get(device.type, 64)):
-                features = extractor.extract(batch.to(device)).half().cpu().numpy()
+            for features in compute_features(extractor, pictures, device):
                 if not file.tell():
                     _write_header(file, (len(pictures), *features.shape[1:]))
                 file.write(features.tobytes())

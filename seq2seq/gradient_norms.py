@@ -7,20 +7,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
 
-import lightning.pytorch as pl
 import torch
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 from torch import Tensor
 
-import seq2seq.cli  # noqa: F401  # makes tasks and data known by their short names
 from datamodules.base import SequenceDataModule
 from seq2seq.batches import Batch
-from seq2seq.cli import LINKED_OPTIONS
 from seq2seq.errors import ConfigError, DataError
 from seq2seq.gradient_figures import gradient_figure, reach
 from seq2seq.nn.recurrent import Cell
-from seq2seq.recipe_command import recipe_parser, run_command
+from seq2seq.recipe_command import build_data, build_model, recipe_parser, run_command
 from seq2seq.sequences import lengths_to_mask
 from seq2seq.tasks.text_source import TextSourceTask
 
@@ -39,11 +36,8 @@ def build_parser() -> LightningArgumentParser:
         "cuts: add --model.bidirectional false, --model.attention none or --model.pooling last to "
         "see it without.",
         "Recipe as for seq2seq, with a model that reads text.",
-        used=("model",),
+        with_model=True,
     )
-    parser.add_lightning_class_args(pl.LightningModule, "model", subclass_mode=True, required=False)
-    for name in LINKED_OPTIONS:
-        parser.link_arguments(f"data.init_args.{name}", f"model.init_args.{name}")
     parser.add_argument("--output", type=str, default="gradients.png", help="Picture to write.")
     parser.add_argument(
         "--cells", type=Cell, nargs="+", default=[*get_args(Cell)], help="Cells to compare."
@@ -87,7 +81,7 @@ def run(arguments: Sequence[str] | None = None) -> dict[str, Tensor]:
         )
     if options.train_steps < 0:
         raise ConfigError(f"--train_steps={options.train_steps} must not be negative.")
-    data = pkgutil.resolve_name(options.data.class_path)(**options.data.init_args)
+    data = build_data(parser, options)
     data.prepare_data()
     data.setup("fit")
     norms = {}
@@ -109,10 +103,9 @@ def _state(train_steps: int) -> str:
 
 def _build(parser: LightningArgumentParser, options: Namespace, cell: str) -> TextSourceTask:
     """Return the recipe's model with another cell."""
-    # The rest of a recipe, such as its trainer, is left alone.
-    config = Namespace(data=options.data, model=options.model.clone())  # type: ignore[no-untyped-call]
-    config.model.init_args.cell = cell
-    task: TextSourceTask = parser.instantiate_classes(config).model
+    options = options.clone()
+    options.model.init_args.cell = cell
+    task: TextSourceTask = build_model(parser, options)
     return task
 
 

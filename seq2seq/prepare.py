@@ -1,11 +1,13 @@
-"""``seq2seq-prepare``: write the pictures or videos of a recipe into tar shards."""
+"""``seq2seq-prepare``: make ready what the data module of a recipe reads in training."""
 
 import os
 import pkgutil
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
 from datamodules.base import SequenceDataModule
@@ -13,7 +15,9 @@ from datamodules.shard_plan import ShardSource
 from datamodules.shard_store import open_store
 from datamodules.shard_writer import Written, write_shards
 from seq2seq.errors import ConfigError, raise_together
-from seq2seq.recipe_command import recipe_parser, run_command
+from seq2seq.predictor import find_device
+from seq2seq.recipe_command import build_data, build_model, recipe_parser, run_command
+from seq2seq.tasks.captioning import Captioner
 
 _MEGABYTE = 10**6
 _NAME = "seq2seq-prepare"
@@ -23,8 +27,19 @@ _NAME = "seq2seq-prepare"
 class Shardable(Protocol):
     """A data module whose items can be written into shards."""
 
+    cache_features: bool
+
     def shard_source(self) -> ShardSource:
         """Return what to write, after ``prepare_data`` and ``setup``."""
+        ...
+
+
+@runtime_checkable
+class Cached(Protocol):
+    """A data module that keeps what ``prepare_data`` makes in a folder."""
+
+    def cache_path(self) -> Path:
+        """Return the folder."""
         ...
 
 
@@ -32,10 +47,14 @@ def build_parser() -> LightningArgumentParser:
     """Return the parser of ``seq2seq-prepare``."""
     parser = recipe_parser(
         _NAME,
-        "Write the pictures or videos of a data module into tar shards, which the same data module "
-        "reads with --data.format shards, from a folder or from an object store. Started again "
-        "after an interruption, it keeps the shards that are finished.",
-        "Configuration as for seq2seq; all but its data is left alone.",
+        "Make ready what the data module of a recipe reads in training. Pictures and videos are "
+        "written into tar shards, which the same data module reads with --data.format shards, from "
+        "a folder or from an object store; with --data.cache_features true, it is what the "
+        "recipe's captioner makes of the pictures. Started again after an interruption, it keeps "
+        "the shards that are finished. Other data is made ready in the cache folder "
+        "(--data.cache_dir), where a run finds it.",
+        "Configuration as for seq2seq; its data is used, and its model where that makes features.",
+        with_model=True,
     )
     parser.add_argument(
         "--output",
@@ -50,37 +69,42 @@ def build_parser() -> LightningArgumentParser:
         "--workers",
         type=int | None,
         default=None,
-        help="How many shards are written at a time; null for one per core.",
+        help="How many shards are written at a time; null for one per core. Shards of features are "
+        "written one after the other.",
     )
     return parser
 
 
-def run(arguments: Sequence[str] | None = None) -> Written:
+def run(arguments: Sequence[str] | None = None) -> Written | None:
     """Carry out ``seq2seq-prepare``.
 
     Args:
         arguments: As on the command line; ``sys.argv`` when None.
 
     Returns:
-        What was written.
+        What was written into shards; None for data that is not put there.
 
     Raises:
         ArgumentError: If an option is unknown or has no such value.
-        ConfigError: If options do not fit together, or the data module cannot be put into shards.
+        ConfigError: If options do not fit together.
         DataError: If data is bad, or something cannot be read or written.
     """
-    options = build_parser().parse_args(arguments)
+    parser = build_parser()
+    options = parser.parse_args(arguments)
+    if options.data is None:
+        raise ConfigError("There is nothing to prepare: give a --config with data, or --data.")
+    data: SequenceDataModule = build_data(parser, options)
     workers = (os.cpu_count() or 1) if options.workers is None else options.workers
-    problems = list(_problems(options.data, options.output, options.shard_mb, workers))
+    problems = list(_problems(data, options.output, options.shard_mb, workers))
     raise_together(problems, ConfigError, "The options cannot work:")
-    data: SequenceDataModule = pkgutil.resolve_name(options.data.class_path)(
-        **options.data.init_args
-    )
     if not isinstance(data, Shardable):
-        raise ConfigError(
-            f"{type(data).__name__} cannot be put into shards: pictures with captions and videos "
-            "can. Text is kept in memory-mapped files anyway."
-        )
+        data.prepare_data()
+        sys.stdout.write(f"{_where(data)}\n")
+        return None
+    read_with = "--data.format shards"
+    if data.cache_features:
+        _captioner(parser, options).show(data)
+        read_with += " --data.cache_features true"
     data.prepare_data()
     data.setup("fit")
     store = open_store(options.output)
@@ -88,16 +112,53 @@ def run(arguments: Sequence[str] | None = None) -> Written:
     sys.stdout.write(
         f"{written.samples} samples in {written.shards} shards, {written.kept} of them kept from "
         f"an earlier run; {written.left_out} bad files left out.\n"
-        f"Read them with --data.format shards, from {options.output}.\n"
+        f"Read them with {read_with}, from {options.output}.\n"
     )
     return written
 
 
-def _problems(data: object, output: str | None, shard_mb: float, workers: int) -> Iterator[str]:
-    if data is None:
-        yield "There is nothing to prepare: give a --config with data, or --data."
-    if output is None:
+def _captioner(parser: LightningArgumentParser, options: Namespace) -> Captioner:
+    """Return the recipe's captioner, whose network is to make features."""
+    name = None if options.model is None else options.model.class_path
+    if name is None or not issubclass(pkgutil.resolve_name(name), Captioner):
+        found = "no model" if name is None else f"a {name.rpartition('.')[2]}"
+        raise ConfigError(
+            "--data.cache_features puts into shards what the Captioner of a recipe makes of "
+            f"pictures, and here is {found}. Features of videos are not put there, the videos "
+            "themselves are: set it to false."
+        )
+    captioner: Captioner = build_model(parser, options)
+    if captioner.backbone_weights is None and captioner.init_from is None:
+        raise ConfigError(
+            "The backbone has no weights, and features of one that chance made fit no other run. "
+            "Set --model.backbone_weights or --model.init_from."
+        )
+    captioner.load_initial_weights()
+    return captioner.to(find_device("auto")).eval()
+
+
+def _where(data: SequenceDataModule) -> str:
+    """Return a sentence on where a data module has put what it made ready."""
+    name = type(data).__name__
+    if not isinstance(data, Cached):
+        return f"A {name} keeps nothing on disk: there is nothing to prepare."
+    return (
+        f"The data of the {name} lies ready in {data.cache_path()}, where runs with the same "
+        "--data options find it; --data.cache_dir chooses another place."
+    )
+
+
+def _problems(
+    data: SequenceDataModule, output: str | None, shard_mb: float, workers: int
+) -> Iterator[str]:
+    is_shardable = isinstance(data, Shardable)
+    if is_shardable and output is None:
         yield "--output is not set: give a folder or URL for the shards."
+    if not is_shardable and output is not None:
+        yield (
+            f"--output is for shards, into which a {type(data).__name__} puts nothing: leave it "
+            "out. What is kept on disk goes to the folder that --data.cache_dir chooses."
+        )
     if not 0 < shard_mb < float("inf"):
         yield f"--shard_mb is {shard_mb}: set it to more than 0."
     if workers < 1:

@@ -5,40 +5,65 @@ from argparse import ArgumentError
 from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
-from jsonargparse import SUPPRESS
+import lightning.pytorch as pl
+from jsonargparse import SUPPRESS, Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
-import datamodules  # noqa: F401  # makes its classes known by their short names
 from datamodules.base import SequenceDataModule
+from seq2seq.cli import LINKED_OPTIONS
 from seq2seq.errors import DataError, find_user_error
 
 Result = TypeVar("Result")
 
-# What stands in the configuration of a recipe or a run, beside its data.
+# What stands in the configuration of a recipe or a run, beside its data and its model.
 _ENTRIES = (
-    *("model", "trainer", "checkpoint", "last", "run_dir", "seed_everything", "ckpt_path"),
+    *("trainer", "checkpoint", "last", "run_dir", "seed_everything", "ckpt_path"),
     *("weights_only", "verbose", "return_predictions"),
 )
 
 
 def recipe_parser(
-    prog: str, description: str, config_help: str, used: Collection[str] = ()
+    prog: str,
+    description: str,
+    config_help: str,
+    *,
+    with_model: bool = False,
+    used: Collection[str] = (),
 ) -> LightningArgumentParser:
-    """Return a parser that takes ``--config`` and ``--data``.
+    """Return a parser that takes ``--config`` and ``--data``; the rest of a recipe is left alone.
 
     Args:
         prog: Name of the command.
         description: What it does.
         config_help: What the configuration is for.
-        used: Other entries of a configuration that the command adds itself; the rest is left alone.
+        with_model: Whether to take ``--model``, too, with what it takes from the data module.
+        used: Other entries of a configuration that the command adds itself.
     """
     parser = LightningArgumentParser(prog=prog, description=description, exit_on_error=False)
     parser.add_argument("--config", action="config", help=config_help)
     parser.add_lightning_class_args(SequenceDataModule, "data", subclass_mode=True, required=False)
-    for name in _ENTRIES:
+    if with_model:
+        parser.add_lightning_class_args(
+            pl.LightningModule, "model", subclass_mode=True, required=False
+        )
+        for name in LINKED_OPTIONS:
+            parser.link_arguments(f"data.init_args.{name}", f"model.init_args.{name}")
+    for name in _ENTRIES if with_model else (*_ENTRIES, "model"):
         if name not in used:
             parser.add_argument(f"--{name}", type=Any, help=SUPPRESS)
     return parser
+
+
+def build_data(parser: LightningArgumentParser, options: Namespace) -> Any:
+    """Return the data module of a recipe."""
+    return parser.instantiate_classes(Namespace(data=options.data)).data  # type: ignore[no-untyped-call]
+
+
+def build_model(parser: LightningArgumentParser, options: Namespace) -> Any:
+    """Return the model of a recipe."""
+    # The data settles options of the model.
+    chosen = Namespace(data=options.data, model=options.model)  # type: ignore[no-untyped-call]
+    return parser.instantiate_classes(chosen).model
 
 
 def run_command(prog: str, run: Callable[[], Result]) -> Result:

@@ -6,7 +6,7 @@ import pytest
 from toy_captions import write_corpus
 from toy_clips import RATE_HZ
 from toy_clips import write_corpus as write_videos
-from toy_shards import pictures, sharded_pictures, videos, write
+from toy_shards import batches, in_memory, pictures, sharded_pictures, videos, write
 
 from datamodules import CaptionDataModule
 from datamodules.check import read_all
@@ -34,16 +34,8 @@ def own(sharded, tmp_path):
 
 @pytest.fixture
 def url(sharded):
-    """Return the URL of a copy in the memory of this process."""
-    fsspec.filesystem("memory").put(str(sharded), "/corpus", recursive=True)
-    yield "memory://corpus"
-    fsspec.filesystem("memory").rm("/corpus", recursive=True)
-
-
-def batches(data, role, epoch=0):
-    loader = getattr(data, f"{role}_dataloader")()
-    loader.set_epoch(epoch)
-    return list(loader)
+    with in_memory(sharded) as place:
+        yield place
 
 
 # Files that are damaged.

@@ -3,25 +3,17 @@ import json
 import shutil
 import tarfile
 
-import numpy as np
 import pytest
-import yaml
 from PIL import Image
-from toy_captions import ENTRIES, VOCAB, write_corpus
-from toy_clips import RATE_HZ, ROWS, of_split
+from toy_captions import ENTRIES, write_corpus
+from toy_clips import ROWS, of_split
 from toy_clips import write_corpus as write_videos
-from toy_shards import SHARD_BYTES, sharded_pictures, write
+from toy_shards import files_of, sharded_pictures, write
 from toy_shards import pictures as read_pictures
 from toy_shards import videos as read_videos
 
 from datamodules import shard_writer
-from seq2seq.errors import ConfigError, DataError
-from seq2seq.prepare import main, run
-
-
-def files_of(folder):
-    """Return the content of all that is there, but for the notes on finished shards."""
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+from seq2seq.errors import DataError
 
 
 def shards_of(folder):
@@ -90,10 +82,10 @@ def test_an_interrupted_run_leaves_finished_shards_and_goes_on(tmp_path, monkeyp
     write(data, tmp_path / "whole")
     add = shard_writer._add
 
-    def stop(tar, item, files):
+    def stop(tar, item, *contents):
         if item.path.name == "v8.npy":
             raise KeyboardInterrupt
-        return add(tar, item, files)
+        return add(tar, item, *contents)
 
     monkeypatch.setattr(shard_writer, "_add", stop)
     with pytest.raises(KeyboardInterrupt):
@@ -189,74 +181,3 @@ def test_a_place_that_cannot_be_written_is_an_error(root, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=r"file: cannot be written .*Set --output to a folder"):
         write(read_pictures(root), tmp_path / "file")
-
-
-# The command.
-
-
-def recipe(folder, kind, **options):
-    config = {"data": {"class_path": kind, "init_args": options}, "run_dir": "runs/x"}
-    config["model"] = {"class_path": "Captioner", "init_args": {"hidden_size": 8}}
-    config["trainer"] = {"max_epochs": 3}
-    path = folder / "recipe.yaml"
-    path.write_text(yaml.safe_dump({"seed_everything": 1, **config}))
-    return str(path)
-
-
-def test_a_recipe_is_prepared_and_read(root, tmp_path, capsys):
-    captions = {"captions": str(root / "captions.csv"), "images": str(root / "images")}
-    config = recipe(tmp_path, "CaptionDataModule", vocabulary="word", vocab_size=VOCAB, **captions)
-    output = str(tmp_path / "out")
-    written = run(["--config", config, "--output", output, "--shard_mb", str(SHARD_BYTES / 1e6)])
-    assert capsys.readouterr().out == (
-        "11 samples in 6 shards, 0 of them kept from an earlier run; 0 bad files left out.\n"
-        f"Read them with --data.format shards, from {output}.\n"
-    )
-    write(read_pictures(root), tmp_path / "same")
-    assert written.shards == 6
-    assert files_of(tmp_path / "out") == files_of(tmp_path / "same")
-    with pytest.raises(ConfigError, match=r"out has shards already\. Give a recipe that reads"):
-        run(
-            [
-                *("--config", config, "--output", str(tmp_path / "again")),
-                *("--data.format", "shards", "--data.captions", output),
-            ]
-        )
-
-
-def test_generated_data_is_generated_first(tmp_path):
-    options = {"root": str(tmp_path / "clips"), "train_count": 10, "val_count": 2, "test_count": 1}
-    config = recipe(tmp_path, "MotionDataModule", **options)
-    assert run(["--config", config, "--output", str(tmp_path / "out")]).samples == 13
-    data = read_videos(tmp_path / "out", format="shards", num_classes=10)
-    [batch] = data.test_dataloader()
-    assert batch.references == (("glide left",),)
-    assert np.ptp(batch.inputs.frames.numpy()) > 0
-
-
-def status_of(monkeypatch, *arguments):
-    monkeypatch.setattr("sys.argv", ["seq2seq-prepare", *map(str, arguments)])
-    try:
-        main()
-    except SystemExit as stop:
-        return stop.code
-    return 0
-
-
-def test_the_exit_status_tells_what_was_wrong(tmp_path, monkeypatch, capsys):
-    source = write_videos(tmp_path / "files")
-    arguments = ["--data", "VideoDataModule", "--data.source", source, "--data.num_classes", 3]
-    arguments += ["--data.stills_rate_hz", RATE_HZ, "--output", tmp_path / "out"]
-    assert status_of(monkeypatch, *arguments) == 0
-    assert status_of(monkeypatch, *arguments, "--data.num_classes", 5) == 1
-    assert "Set --data.num_classes=3." in capsys.readouterr().err
-    assert status_of(monkeypatch, *arguments, "--shard_mb", 0, "--workers", 0) == 2
-    assert "--shard_mb is 0.0: set it to more" in (shown := capsys.readouterr().err)
-    assert "--workers is 0: set it to 1 or more" in shown
-    assert status_of(monkeypatch, *arguments, "--colour", "red") == 2
-    assert status_of(monkeypatch) == 2
-    assert "nothing to prepare: give a --config" in (shown := capsys.readouterr().err)
-    assert "--output is not set" in shown
-    text = ["--data", "TranslationDataModule", "--data.root", tmp_path, "--output", "x"]
-    assert status_of(monkeypatch, *text) == 2
-    assert "TranslationDataModule cannot be put into shards" in capsys.readouterr().err

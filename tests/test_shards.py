@@ -10,11 +10,21 @@ from PIL import Image
 from toy_captions import ENTRIES, write_captions, write_corpus, write_pictures
 from toy_clips import write_array
 from toy_clips import write_corpus as write_videos
-from toy_shards import GEOMETRY, pictures, sharded_pictures, videos, write
+from toy_shards import (
+    GEOMETRY,
+    assert_equal,
+    batches,
+    in_memory,
+    pictures,
+    sharded_pictures,
+    videos,
+    write,
+)
 from toy_videos import write_video
 
 from datamodules.caption_dataset import PictureFiles
 from datamodules.check import read_all
+from datamodules.clip_augmentation import ClipAugmentation
 from datamodules.shard_table import SampleTable
 from datamodules.shards import Shards
 from seq2seq.errors import ConfigError, DataError
@@ -38,30 +48,8 @@ def sharded(root, tmp_path_factory):
 
 @pytest.fixture
 def url(sharded):
-    """Return the URL of a copy in the memory of this process."""
-    fsspec.filesystem("memory").put(str(sharded), "/corpus", recursive=True)
-    yield "memory://corpus"
-    fsspec.filesystem("memory").rm("/corpus", recursive=True)
-
-
-def batches(data, role, epoch=0):
-    loader = getattr(data, f"{role}_dataloader")()
-    loader.set_epoch(epoch)
-    return list(loader)
-
-
-def flat(batch):
-    frames = batch.inputs if isinstance(batch.inputs, torch.Tensor) else batch.inputs.frames
-    return frames, batch.target, batch.indices, batch.references
-
-
-def assert_equal(found, expected):
-    assert len(found) == len(expected)
-    for one, other in zip(found, expected, strict=True):
-        *tensors, references = flat(one)
-        *others, other_references = flat(other)
-        assert references == other_references
-        assert all(torch.equal(a, b) for a, b in zip(tensors, others, strict=True))
+    with in_memory(sharded) as place:
+        yield place
 
 
 # The same batches as from files.
@@ -98,7 +86,7 @@ def test_the_splits_are_those_of_the_recipe(tmp_path):
 @pytest.mark.parametrize("sampling", [ClipSampling(clip_frames=5), ClipSampling("segment", 3)])
 def test_clips_are_those_of_files(tmp_path, sampling):
     source = write_videos(tmp_path / "files")
-    options = {"crop_scale": 0.5, "seed": 4}
+    options = {"augmentation": ClipAugmentation(crop_scale=0.5), "seed": 4}
     files = videos(source, sampling, **options)
     assert write(files, tmp_path / "out").shards > 4
     shards = videos(tmp_path / "out", sampling, format="shards", **options)

@@ -250,8 +250,15 @@ class Captioner(GridNetworkTask, SelfCriticalTask):
         """
         super().setup(stage)
         data = getattr(self.trainer, "datamodule", None)
-        if data is None:
-            return
+        if data is not None:
+            self.show(data)
+
+    def show(self, data: Any) -> None:
+        """Let a ``CaptionDataModule`` prepare pictures for this network, or keep its features.
+
+        Raises:
+            ConfigError: If features are to be cached of a network that learns.
+        """
         if data.cache_features and self.encoder.can_fine_tune:
             raise ConfigError(
                 "--data.cache_features keeps features that --model.fine_tune_from would change. "
@@ -259,7 +266,7 @@ class Captioner(GridNetworkTask, SelfCriticalTask):
             )
         data.show_to(
             self.geometry,
-            self.cached_features if data.cache_features else None,
+            self if data.cache_features else None,
             must_mix=self.encoder.follows_statistics,
         )
 
@@ -314,13 +321,13 @@ class Captioner(GridNetworkTask, SelfCriticalTask):
         )
 
     def figure(self, batch: Batch, prediction: Prediction) -> Figure | None:
-        """Draw the picture with the attention of each word laid over it."""
+        """Draw the picture with the attention of each word laid over it; None without a picture."""
         if prediction.attention is None:
             return None
-        pictures = batch.inputs
-        if pictures.ndim == 3:  # features, which nobody can look at
+        pictures: Tensor | None = batch.inputs
+        if batch.inputs.ndim == 3:  # features, which nobody can look at
             pictures = self.trainer.datamodule.look_up("val", int(batch.indices))  # type: ignore[attr-defined]
-        return overlay_figure(pictures.squeeze(0).cpu(), prediction)
+        return None if pictures is None else overlay_figure(pictures.squeeze(0).cpu(), prediction)
 
     def update_metrics(self, batch: Batch, predictions: list[Prediction]) -> None:
         """Add decoded captions to the corpus."""

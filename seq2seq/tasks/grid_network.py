@@ -2,16 +2,20 @@
 
 import logging
 from abc import abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from seq2seq.batches import Batch
 from seq2seq.encoders.grid import GridNetwork
 from seq2seq.feature_cache import (
     FeatureArray,
     Pictures,
+    compute_features,
     feature_folder,
     feature_settings,
     write_features,
@@ -101,6 +105,36 @@ class GridNetworkTask(SequenceTask):
             network.train(was_training)
         self.trainer.strategy.barrier()
         return FeatureArray(folder, settings)
+
+    @property
+    def feature_shape(self) -> tuple[int, int]:
+        """Cells and channels of the features of a picture."""
+        network = self.grid_network
+        assert network is not None
+        rows, columns = network.grid
+        return rows * columns, network.channels
+
+    def feature_origin(self) -> dict[str, Any]:
+        """Return what the features of a picture depend on, besides itself, in plain values."""
+        network = self.grid_network
+        assert network is not None
+        return {
+            "backbone": network.backbone_name,
+            "backbone_layer": network.layer,
+            **self.input_settings(),
+            "extractor": network.fingerprint(),
+        }
+
+    def compute_features(self, pictures: Pictures) -> Iterator[NDArray[np.float16]]:
+        """Yield the features of each picture, ``(cells, channels)``, in order.
+
+        Raises:
+            DataError: If a picture cannot be read.
+        """
+        network = self.grid_network
+        assert network is not None
+        for batch in compute_features(network, pictures, self.device):
+            yield from batch
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Return the layers of the backbone that learn, where they have a rate of their own."""

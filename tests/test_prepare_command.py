@@ -1,0 +1,192 @@
+import re
+
+import numpy as np
+import pytest
+import yaml
+from toy_captions import BACKBONE, VOCAB, write_corpus, write_weights
+from toy_clips import RATE_HZ
+from toy_clips import write_corpus as write_videos
+from toy_reviews import write_splits as write_reviews
+from toy_shards import SHARD_BYTES, files_of, write
+from toy_shards import pictures as read_pictures
+from toy_shards import videos as read_videos
+from toy_translation import write_splits as write_pairs
+
+from datamodules import ReviewDataModule, TranslationDataModule
+from seq2seq.errors import ConfigError, DataError
+from seq2seq.prepare import main, run
+
+
+@pytest.fixture
+def root(tmp_path):
+    return write_corpus(tmp_path / "corpus")
+
+
+def recipe(folder, kind, model=None, **options):
+    config = {"data": {"class_path": kind, "init_args": options}, "run_dir": "runs/x"}
+    if model is not None:
+        config["model"] = model
+    config["trainer"] = {"max_epochs": 3}
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump({"seed_everything": 1, **config}))
+    return str(path)
+
+
+def test_a_recipe_is_prepared_and_read(root, tmp_path, capsys):
+    captions = {"captions": str(root / "captions.csv"), "images": str(root / "images")}
+    model = {"class_path": "Captioner", "init_args": {"hidden_size": 8}}
+    options = {"vocabulary": "word", "vocab_size": VOCAB, **captions}
+    config = recipe(tmp_path, "CaptionDataModule", model, **options)
+    output = str(tmp_path / "out")
+    written = run(["--config", config, "--output", output, "--shard_mb", str(SHARD_BYTES / 1e6)])
+    assert capsys.readouterr().out == (
+        "11 samples in 6 shards, 0 of them kept from an earlier run; 0 bad files left out.\n"
+        f"Read them with --data.format shards, from {output}.\n"
+    )
+    write(read_pictures(root), tmp_path / "same")
+    assert written.shards == 6
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "same")
+    with pytest.raises(ConfigError, match=r"out has shards already\. Give a recipe that reads"):
+        run(
+            [
+                *("--config", config, "--output", str(tmp_path / "again")),
+                *("--data.format", "shards", "--data.captions", output),
+            ]
+        )
+
+
+def test_generated_data_is_generated_first(tmp_path):
+    options = {"root": str(tmp_path / "clips"), "train_count": 10, "val_count": 2, "test_count": 1}
+    config = recipe(tmp_path, "MotionDataModule", **options)
+    assert run(["--config", config, "--output", str(tmp_path / "out")]).samples == 13
+    data = read_videos(tmp_path / "out", format="shards", num_classes=10)
+    [batch] = data.test_dataloader()
+    assert batch.references == (("glide left",),)
+    assert np.ptp(batch.inputs.frames.numpy()) > 0
+
+
+def status_of(monkeypatch, *arguments):
+    monkeypatch.setattr("sys.argv", ["seq2seq-prepare", *map(str, arguments)])
+    try:
+        main()
+    except SystemExit as stop:
+        return stop.code
+    return 0
+
+
+def test_the_exit_status_tells_what_was_wrong(tmp_path, monkeypatch, capsys):
+    source = write_videos(tmp_path / "files")
+    arguments = ["--data", "VideoDataModule", "--data.source", source, "--data.num_classes", 3]
+    arguments += ["--data.stills_rate_hz", RATE_HZ, "--output", tmp_path / "out"]
+    assert status_of(monkeypatch, *arguments) == 0
+    assert status_of(monkeypatch, *arguments, "--data.num_classes", 5) == 1
+    assert "Set --data.num_classes=3." in capsys.readouterr().err
+    assert status_of(monkeypatch, *arguments, "--shard_mb", 0, "--workers", 0) == 2
+    assert "--shard_mb is 0.0: set it to more" in (shown := capsys.readouterr().err)
+    assert "--workers is 0: set it to 1 or more" in shown
+    assert status_of(monkeypatch, *arguments, "--colour", "red") == 2
+    assert status_of(monkeypatch) == 2
+    assert "nothing to prepare: give a --config" in capsys.readouterr().err
+    assert status_of(monkeypatch, *arguments[:-2]) == 2
+    assert "--output is not set: give a folder or URL" in capsys.readouterr().err
+
+
+# Features of pictures.
+
+
+def captioning_recipe(root, folder, model=(), **options):
+    captions = {"captions": str(root / "captions.csv"), "images": str(root / "images")}
+    network = {"backbone": BACKBONE, "backbone_layer": "features.3", "image_size": 32}
+    model = {"class_path": "Captioner", "init_args": {**network, **dict(model)}}
+    sizes = {"vocabulary": "word", "vocab_size": VOCAB, "cache_features": True}
+    return recipe(folder, "CaptionDataModule", model, **sizes, **captions, **options)
+
+
+def test_features_of_a_recipe_are_prepared(root, tmp_path, capsys):
+    weights = str(write_weights(tmp_path / "weights.pt"))
+    config = captioning_recipe(root, tmp_path, {"backbone_weights": weights})
+    output = str(tmp_path / "out")
+    assert run(["--config", config, "--output", output]).samples == 11
+    assert capsys.readouterr().out.endswith(
+        f"Read them with --data.format shards --data.cache_features true, from {output}.\n"
+    )
+    assert run(["--config", config, "--output", output, "--workers", "5"]).kept == 3
+
+
+def test_features_need_a_trained_and_frozen_network(root, tmp_path):
+    output = ["--output", str(tmp_path / "out")]
+    config = captioning_recipe(root, tmp_path, {"backbone_weights": None})
+    with pytest.raises(ConfigError, match=r"no weights, .*Set --model\.backbone_weights or"):
+        run(["--config", config, *output])
+    weights = str(write_weights(tmp_path / "weights.pt"))
+    model = {"backbone_weights": weights, "fine_tune_from": "features.3"}
+    config = captioning_recipe(root, tmp_path, model)
+    with pytest.raises(ConfigError, match=r"--model\.fine_tune_from would change"):
+        run(["--config", config, *output])
+    assert not (tmp_path / "out").exists()
+
+
+def test_features_of_videos_are_not_put_into_shards(tmp_path):
+    source = str(write_videos(tmp_path / "files"))
+    options = {"source": source, "num_classes": 3, "cache_features": True}
+    model = {"class_path": "VideoClassifier"}
+    for name, found in ((model, "a VideoClassifier"), (None, "no model")):
+        config = recipe(tmp_path, "VideoDataModule", name, **options)
+        with pytest.raises(
+            ConfigError,
+            match=rf"cache_features .*here is {found}\. Features of videos are not put there, the "
+            r"videos themselves are: set it to false",
+        ):
+            run(["--config", config, "--output", str(tmp_path / "out")])
+
+
+# What is not put into shards.
+
+
+@pytest.mark.parametrize(
+    ("write_files", "kind", "options"),
+    [
+        (write_pairs, TranslationDataModule, {"vocab_size": 40}),
+        (write_reviews, ReviewDataModule, {"vocab_size": 14, "num_classes": 2}),
+    ],
+)
+def test_text_is_prepared_in_the_cache(tmp_path, capsys, write_files, kind, options):
+    source = str(write_files(tmp_path / "files"))
+    options["cache_dir"] = str(tmp_path / "cache")
+    name = "root" if kind is TranslationDataModule else "source"
+    config = recipe(tmp_path, kind.__name__, **{name: source}, **options)
+    assert run(["--config", config]) is None
+    assert capsys.readouterr().out == (
+        f"The data of the {kind.__name__} lies ready in {tmp_path / 'cache'}, where runs with the "
+        "same --data options find it; --data.cache_dir chooses another place.\n"
+    )
+    data = kind(source, **options)
+    data.setup("fit")  # which makes nothing
+    assert len(list(data.train_dataloader())) > 0
+
+
+def test_generated_text_is_generated_and_prepared(tmp_path, capsys):
+    counts = {"train_count": 90, "val_count": 2, "test_count": 1, "vocab_size": 60}
+    config = recipe(tmp_path, "DatesDataModule", root=str(tmp_path / "dates"), **counts)
+    assert run(["--config", config]) is None
+    cache = tmp_path / "dates/.seq2seq_cache"
+    assert f"lies ready in {cache}, " in capsys.readouterr().out
+    assert [*cache.glob("corpus-*")]
+
+
+def test_series_have_nothing_to_prepare_but_are_checked(tmp_path, capsys):
+    assert run(["--config", recipe(tmp_path, "SineDataModule", train_waves=2)]) is None
+    assert capsys.readouterr().out == (
+        "A SineDataModule keeps nothing on disk: there is nothing to prepare.\n"
+    )
+    config = recipe(tmp_path, "SeriesDataModule", source=str(tmp_path / "none.csv"))
+    with pytest.raises(DataError, match=r"none\.csv"):
+        run(["--config", config, "--data.num_channels", "1", "--data.horizon", "2"])
+
+
+@pytest.mark.parametrize("kind", ["DatesDataModule", "SineDataModule"])
+def test_what_is_not_put_into_shards_takes_no_output(tmp_path, kind):
+    config = recipe(tmp_path, kind)
+    message = f"--output is for shards, into which a {kind} puts nothing: .*--data.cache_dir"
+    with pytest.raises(ConfigError, match=re.compile(message)):
+        run(["--config", config, "--output", "out"])
