@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import chain
 from operator import attrgetter
 from pathlib import Path
 from typing import Literal
@@ -22,22 +23,23 @@ from datamodules.base import (
 )
 from datamodules.cache import cache_folder
 from datamodules.clip_augmentation import ClipAugmentation
-from datamodules.clip_sources import ClipFiles, ClipSource, StoredClips, good_parts, read_whole
+from datamodules.clip_sources import ClipFiles, ClipSource, StoredClips, good_parts
 from datamodules.quarantine import Quarantine
 from datamodules.shard_plan import ShardSource, refuse_shards
 from datamodules.shard_sampler import batch_sampler
 from datamodules.shard_table import Mapped
-from datamodules.shard_videos import ClipShards, part_of, read_shard, video_entries, video_source
-from datamodules.shards import Shards, shard_problems
+from datamodules.shard_videos import part_of, video_source
+from datamodules.shards import shard_problems
 from datamodules.video_dataset import (
     ClipDataset,
     ClipExample,
     VideoDataset,
     collate,
 )
-from datamodules.video_files import VideoFormat, read_videos, split_videos
-from datamodules.video_formats import SPLITS, VideoEntry
-from datamodules.video_labels import check_label_steps, label_text, label_vocabulary
+from datamodules.video_files import VideoFormat
+from datamodules.video_formats import VideoEntry
+from datamodules.video_labels import label_text, label_vocabulary
+from datamodules.video_sources import VideoFiles, VideoShards
 from seq2seq.errors import ConfigError, DataError, raise_together
 from seq2seq.feature_cache import FeatureArray, Pictures
 from seq2seq.pictures import PictureGeometry
@@ -104,6 +106,8 @@ class VideoDataModule(SequenceDataModule):
         ConfigError: If options cannot work, alone or together; all of them are named.
     """
 
+    _videos: VideoFiles | VideoShards
+
     def __init__(
         self,
         source: str,
@@ -160,7 +164,6 @@ class VideoDataModule(SequenceDataModule):
         self.decode_threads = decode_threads
         self.tokenizers: dict[str, LabelVocabulary] = {}
         self._splits: dict[str, Sequence[VideoEntry]] = {}
-        self._shards: Shards | None = None
         self._preparation = FramePreparation(PictureGeometry())
         self._sampling = ClipSampling()
         self._features: Callable[[Pictures, Path], FeatureArray] | None = None
@@ -177,7 +180,7 @@ class VideoDataModule(SequenceDataModule):
         Raises:
             DataError: If the source cannot be used.
         """
-        self._read_splits()
+        self._read()
         with suppress(OSError):  # what must not be removed must not be added to, which says so
             self._quarantine_file().unlink(missing_ok=True)
 
@@ -188,7 +191,8 @@ class VideoDataModule(SequenceDataModule):
             ConfigError: If the options of the splits contradict it.
             DataError: If it cannot be used, or has another number of labels than ``num_classes``.
         """
-        self._splits, self.tokenizers["target"] = self._read_splits()
+        self._videos, self.tokenizers["target"] = self._read()
+        self._splits = dict(self._videos.splits)
         if self.train_on_val:
             self._splits["train"] = [*self._splits["train"], *self._splits["val"]]
 
@@ -229,9 +233,9 @@ class VideoDataModule(SequenceDataModule):
         batch_size = self.batch_size if is_training else self.eval_batch_size
         lengths = np.ones(len(entries), dtype=np.int64)  # clips are equally long
         shards = None
-        if self._shards is not None and self.shard_window is not None:
+        if self.shard_window is not None:
             roles = ("train", "val") if is_training and self.train_on_val else (role,)
-            shards = self._shards.shard_numbers(*roles)
+            shards = self._videos.shard_numbers(*roles)
         sampler = batch_sampler(
             lengths, batch_size, shards, self.shard_window, is_training, self.seed
         )
@@ -261,13 +265,12 @@ class VideoDataModule(SequenceDataModule):
             ConfigError: If the options of the splits contradict the source.
             DataError: If the source cannot be used.
         """
-        splits, _ = self._read_splits()
+        videos, _ = self._read()
         parts: dict[Path, list[VideoPart]] = {}
-        for part in _parts([entry for entries in splits.values() for entry in entries]):
-            parts.setdefault(part.path, []).append(part)
-        read = read_whole if self._shards is None else partial(read_shard, self._shards)
+        for entry in chain.from_iterable(videos.splits.values()):
+            parts.setdefault(entry.path, []).append(part_of(entry))
         for path, own in parts.items():
-            yield Reading(str(path), partial(read, self._reader(), path, own))
+            yield Reading(str(path), partial(videos.read, self._reader(), path, own))
 
     def shard_source(self) -> ShardSource:
         """Return the videos of the splits, as ``seq2seq-prepare`` writes them.
@@ -278,10 +281,9 @@ class VideoDataModule(SequenceDataModule):
             DataError: If the source cannot be used.
         """
         refuse_shards(self.given_source, self.format == "shards")
-        splits, _ = self._read_splits()
-        beside = self.source if self.source.is_dir() else self.source.parent
+        splits = self._read()[0].splits
         noted = {role: self._quarantine(role, entries) for role, entries in splits.items()}
-        return video_source(splits, self.root or beside, self._reader(), noted, self.seed)
+        return video_source(splits, self.root or self._folder(), self._reader(), noted, self.seed)
 
     def label_counts(self) -> Tensor:
         """Return how often each class occurs in the training split, int64 ``(classes,)``."""
@@ -292,10 +294,8 @@ class VideoDataModule(SequenceDataModule):
         self, role: str, entries: Sequence[VideoEntry], quarantine: Quarantine | None
     ) -> tuple[ClipSource, Sequence[VideoEntry]]:
         """Return what gives the clips of a split, and the entries it gives them of."""
-        if self._shards is not None:
-            return ClipShards(self._shards, self._reader(), Mapped(entries, part_of)), entries
         if not (self.cache_frames or self.cache_features):
-            return ClipFiles(self._reader(), _parts(entries)), entries
+            return self._videos.clips(self._reader(), entries), entries
         store = self._store(entries)
         kept = good_parts(store, [entry.path for entry in entries], role, quarantine)
         features = None if self._features is None else self._features(store, self.cache_path())
@@ -303,7 +303,7 @@ class VideoDataModule(SequenceDataModule):
 
     def _store(self, entries: Sequence[VideoEntry]) -> FrameStore:
         """Return the frames of a split; with several processes, the first of them decodes."""
-        reader, parts = self._reader(), _parts(entries)
+        reader, parts = self._reader(), [part_of(entry) for entry in entries]
         settings = frame_settings(reader, parts)
         folder = frame_folder(self.cache_path(), settings)
         if self.trainer is None or self.trainer.is_global_zero:
@@ -332,36 +332,36 @@ class VideoDataModule(SequenceDataModule):
         encoded = self.tokenizers["target"].encode_batch([label_text(entry) for entry in entries])
         return torch.tensor(encoded, dtype=torch.int64).view(len(entries), self.label_steps)
 
-    def _read_splits(self) -> tuple[dict[str, Sequence[VideoEntry]], LabelVocabulary]:
-        splits = self._split_shards() if self.format == "shards" else self._split_files(self.format)
-        return splits, label_vocabulary(self.source, splits["train"], self.num_classes)
-
-    def _split_shards(self) -> dict[str, Sequence[VideoEntry]]:
-        shards = self._shards = Shards(
-            self.given_source, "videos", self.cache_path(), self.shard_cache_gb, self.shard_window
-        )
-        splits = {role: video_entries(shards, role) for role in SPLITS}
-        for entries in splits.values():
-            check_label_steps(self.source, entries, self.label_steps)
-        return splits
-
-    def _split_files(self, kind: VideoFormat) -> dict[str, Sequence[VideoEntry]]:
-        entries = read_videos(self.source, self.root, kind, self.label_separator)
-        check_label_steps(self.source, entries, self.label_steps)
-        return dict(
-            split_videos(
-                entries,
-                val_share=self.shares["val"],
-                test_share=self.shares["test"],
-                val_groups=self.val_groups,
-                seed=self.seed,
+    def _read(self) -> tuple[VideoFiles | VideoShards, LabelVocabulary]:
+        """Return the videos of every split, bad ones included, and their labels."""
+        videos: VideoFiles | VideoShards
+        if self.format == "shards":
+            videos = VideoShards(
+                self.given_source,
+                self.cache_path(),
+                self.shard_cache_gb,
+                self.shard_window,
+                self.label_steps,
             )
-        )
+        else:
+            videos = VideoFiles(
+                self.source,
+                self.root,
+                self.format,
+                self.label_separator,
+                self.label_steps,
+                self.shares,
+                self.val_groups,
+                self.seed,
+            )
+        return videos, label_vocabulary(self.source, videos.splits["train"], self.num_classes)
+
+    def _folder(self) -> Path:
+        return self.source if self.source.is_dir() else self.source.parent
 
     def cache_path(self) -> Path:
         """Return the folder of what ``prepare_data`` makes."""
-        beside = self.source if self.source.is_dir() else self.source.parent
-        return cache_folder(beside, self.cache_dir)
+        return cache_folder(self._folder(), self.cache_dir)
 
     def _quarantine(self, role: str, entries: Sequence[VideoEntry]) -> Quarantine | None:
         """Return what notes the bad videos of a split; None where they are errors."""
@@ -412,7 +412,3 @@ class VideoDataModule(SequenceDataModule):
                 f"--data.stills_rate_hz={self.stills_rate_hz} is no rate: choose more than 0 "
                 "frames per second."
             )
-
-
-def _parts(entries: Sequence[VideoEntry]) -> list[VideoPart]:
-    return [VideoPart(entry.path, entry.start_seconds, entry.end_seconds) for entry in entries]
