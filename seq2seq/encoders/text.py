@@ -21,6 +21,7 @@ class TextEncoder(nn.Module):
         bidirectional: Read in both directions; the memory is then ``2 * hidden_size`` wide.
         dropout: Dropout on embeddings, between layers and on the memory.
         variational_dropout: Use the same dropout mask at every time step.
+        recurrent_dropout: Dropout on the recurrent matrices.
         layer_norm: Normalise the output of every layer.
         pooling: What the summary is: the top layer's ``last`` state of each direction, or the
             ``mean``, the ``max`` or an ``attention``-weighted mean of its outputs.
@@ -39,6 +40,7 @@ class TextEncoder(nn.Module):
         bidirectional: bool = True,
         dropout: float = 0.0,
         variational_dropout: bool = False,
+        recurrent_dropout: float = 0.0,
         layer_norm: bool = False,
         pooling: PoolingKind = "last",
         summary_dropout: float = 0.0,
@@ -54,6 +56,7 @@ class TextEncoder(nn.Module):
             bidirectional=bidirectional,
             dropout=dropout,
             variational_dropout=variational_dropout,
+            recurrent_dropout=recurrent_dropout,
             layer_norm=layer_norm,
         )
         self.memory_size = self.recurrent.output_size

@@ -1,10 +1,11 @@
 """tanh RNN, GRU and LSTM stacks behind one state type; the only place that knows the cells."""
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from seq2seq.errors import ConfigError
@@ -63,6 +64,9 @@ class RecurrentStack(nn.Module):
             for none.
         dropout: Dropout between layers.
         variational_dropout: Use the same dropout mask at every time step.
+        recurrent_dropout: Dropout on the recurrent matrices, with one mask for a whole batch, all
+            its time steps included, so that the layers remain those of ``torch.nn`` (Merity et al.
+            2018, arXiv:1708.02182, section 2).
         layer_norm: Normalise the output of every layer.
 
     Raises:
@@ -80,6 +84,7 @@ class RecurrentStack(nn.Module):
         context_size: int = 0,
         dropout: float = 0.0,
         variational_dropout: bool = False,
+        recurrent_dropout: float = 0.0,
         layer_norm: bool = False,
     ) -> None:
         super().__init__()
@@ -101,6 +106,7 @@ class RecurrentStack(nn.Module):
             for _ in range(num_layers)
         )
         self.dropout = SequenceDropout(dropout, variational_dropout)
+        self.recurrent_dropout = recurrent_dropout
         _reset_parameters(self.layers, _CELLS[cell])
 
     def forward(
@@ -130,7 +136,8 @@ class RecurrentStack(nn.Module):
                 outputs = self.dropout(outputs)
             if context is not None:
                 outputs = torch.cat([outputs, context.expand(-1, outputs.shape[1], -1)], dim=-1)
-            outputs, layer_state = self._run(layer, outputs, self._part(state, number), lengths)
+            run = self._with_dropped_weights(layer)
+            outputs, layer_state = self._run(run, outputs, self._part(state, number), lengths)
             outputs = norm(outputs)
             states.append(layer_state)
         return outputs, tuple(torch.cat(part) for part in zip(*states, strict=True))
@@ -141,9 +148,20 @@ class RecurrentStack(nn.Module):
         rows = slice(layer * self.directions, (layer + 1) * self.directions)
         return tuple(part[rows].contiguous() for part in state)
 
+    def _with_dropped_weights(self, layer: nn.Module) -> Callable[..., Any]:
+        """Return a layer as this batch has it: in training, without some recurrent weights."""
+        if not self.training or self.recurrent_dropout == 0:
+            return layer
+        weights = {
+            name: nn.functional.dropout(weight, self.recurrent_dropout)
+            for name, weight in layer.named_parameters()
+            if "weight_hh" in name
+        }
+        return lambda *inputs: functional_call(layer, weights, inputs)
+
     def _run(
         self,
-        layer: nn.Module,
+        layer: Callable[..., Any],
         inputs: Tensor,
         state: RecurrentState | None,
         lengths: Tensor | None,

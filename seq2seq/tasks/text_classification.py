@@ -42,6 +42,8 @@ class TextClassifier(TextSourceTask, LabelTask):
         dropout: Dropout on embeddings, between layers, on the memory, on the pooled vector and
             before the output layer.
         variational_dropout: Use the same dropout mask at every word.
+        recurrent_dropout: Dropout on the recurrent matrices of the encoder, with one mask for a
+            whole batch.
         word_dropout: Probability of reading a word as unknown, in training.
         layer_norm: Normalise the output of every recurrent layer of the encoder.
         source_embeddings: Text file of pretrained vectors for the embedding.
@@ -77,6 +79,7 @@ class TextClassifier(TextSourceTask, LabelTask):
         feed: str = "output",
         dropout: float = 0.2,
         variational_dropout: bool = False,
+        recurrent_dropout: float = 0.0,
         word_dropout: float = 0.0,
         layer_norm: bool = False,
         source_embeddings: str | None = None,
@@ -108,7 +111,12 @@ class TextClassifier(TextSourceTask, LabelTask):
                 "decoder_size": decoder_size,
                 "validation_beam_size": validation_beam_size,
             },
-            {"dropout": dropout, "word_dropout": word_dropout, "label_smoothing": label_smoothing},
+            {
+                "dropout": dropout,
+                "recurrent_dropout": recurrent_dropout,
+                "word_dropout": word_dropout,
+                "label_smoothing": label_smoothing,
+            },
         )
         problems += pooling_problems(pooling)
         problems += label_problems(num_classes, label_steps, class_weights)
@@ -141,6 +149,7 @@ class TextClassifier(TextSourceTask, LabelTask):
             bidirectional=bidirectional,
             dropout=dropout,
             variational_dropout=variational_dropout,
+            recurrent_dropout=recurrent_dropout,
             layer_norm=layer_norm,
             pooling=cast(PoolingKind, pooling),
             summary_dropout=dropout,

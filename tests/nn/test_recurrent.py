@@ -92,3 +92,39 @@ def test_recurrent_matrices_begin_orthogonal():
 def test_an_unknown_cell_is_named():
     with pytest.raises(ConfigError, match="cell is 'sru'; choose one of rnn, gru, lstm"):
         stack("sru")
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_dropped_recurrent_weights_are_gone_at_every_step_of_a_batch(cell):
+    ours = stack(cell, bidirectional=True, recurrent_dropout=0.4).train()
+    inputs = sequences()
+    [layer] = ours.layers
+    torch.manual_seed(3)
+    outputs, _ = ours(inputs)
+    outputs.sum().backward()
+    for name, weight in layer.named_parameters():
+        if "weight_hh" in name:
+            # What is dropped at all steps has no gradient; the rest has, scaled up.
+            is_dropped = weight.grad == 0
+            assert 0.2 < is_dropped.double().mean() < 0.6
+            weight.data = weight.data.masked_fill(is_dropped, 0) / 0.6
+    torch.testing.assert_close(ours.eval()(inputs)[0], outputs)
+
+
+def test_recurrent_weights_are_dropped_anew_for_every_batch_and_only_in_training():
+    ours, inputs = stack("gru", num_layers=2, recurrent_dropout=0.3), sequences()
+    assert not torch.equal(ours(inputs)[0], ours(inputs)[0])
+    plain = stack("gru", num_layers=2)(inputs)[0]
+    assert torch.equal(ours.eval()(inputs)[0], plain)
+
+
+def test_dropped_recurrent_weights_leave_padding_alone():
+    ours, inputs = stack("lstm", recurrent_dropout=0.5), sequences()
+    lengths = torch.tensor([5, 2, 3])
+    other = inputs.clone()
+    other[1, 2:] = 9
+    outputs = []
+    for each in (inputs, other):
+        torch.manual_seed(5)
+        outputs.append(ours(each, lengths=lengths)[0])
+    assert torch.equal(*outputs)
