@@ -150,7 +150,10 @@ class SequenceDataModule(LightningDataModule, ABC):
             ConfigError: If the data module does not tell.
             DataError: If what lists the files cannot be read.
         """
-        raise ConfigError(f"{type(self).__name__} does not say which files it has.")
+        raise ConfigError(
+            f"{type(self).__name__} does not say which files it has, so they cannot be checked. "
+            "Let it have a method iter_readings that does."
+        )
 
     def bucket_loader(
         self,

@@ -12,11 +12,10 @@ from datamodules.caption_formats import (
     describe,
     load_json,
     read_coco,
-    read_csv,
     read_flickr,
     read_jsonl,
     read_karpathy,
-    read_tsv,
+    read_table,
 )
 from datamodules.faults import Fault, Faults, some_of
 from datamodules.text_files import read_lines
@@ -61,9 +60,9 @@ def read_captions(
         images: Folder that the names of the pictures are below; an absolute name stays as it is.
         format: ``karpathy`` and ``coco`` are JSON; ``flickr`` has ``name.jpg#0``, a tab and a
             caption on each line; ``csv`` and ``tsv`` have a header with ``image``, ``caption`` and
-            perhaps ``split``; ``jsonl`` has an object on each line with ``image``, ``caption`` or
-            a list of ``captions``, and perhaps ``split``. ``auto`` goes by the ending of the name
-            and by the content.
+            perhaps ``split``, with commas, semicolons or tabs between columns; ``jsonl`` has an
+            object on each line with ``image``, ``caption`` or a list of ``captions``, and perhaps
+            ``split``. ``auto`` goes by the ending of the name and by the content.
 
     Returns:
         Each picture once, in the order of first appearance.
@@ -122,7 +121,7 @@ def _guess_format(path: Path) -> CaptionFormat:
         return "flickr"
     if suffix == ".tsv" or re.search(r"\timage\b|\bimage\t", line, re.IGNORECASE):
         return "tsv"
-    if re.search(r",image\b|\bimage,", line, re.IGNORECASE):
+    if re.search(r"[,;]image\b|\bimage[,;]", line, re.IGNORECASE):
         return "csv"
     raise DataError(
         f"{path}: its format cannot be told from its name or its first line ({line[:80]!r}). "
@@ -275,8 +274,8 @@ _READERS: dict[CaptionFormat, Callable[[Path, Faults], Iterator[Captions]]] = {
     "karpathy": read_karpathy,
     "coco": read_coco,
     "flickr": read_flickr,
-    "csv": read_csv,
-    "tsv": read_tsv,
+    "csv": read_table,
+    "tsv": read_table,
     "jsonl": read_jsonl,
 }
 assert {"auto", *_READERS} == set(get_args(CaptionFormat))

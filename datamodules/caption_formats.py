@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
 from datamodules.faults import Fault, Faults, some_of
-from datamodules.text_files import read_lines
+from datamodules.text_files import find_separator, read_lines
 from seq2seq.errors import DataError
 
 # JSON can spell a surrogate alone, which no UTF-8 can hold.
@@ -153,17 +153,20 @@ def read_flickr(path: Path, faults: Faults) -> Iterator[Captions]:
         yield from _captions(found["name"], [found["caption"]], None, place, faults)
 
 
-def read_csv(path: Path, faults: Faults, delimiter: str = ",") -> Iterator[Captions]:
+def read_table(path: Path, faults: Faults) -> Iterator[Captions]:
     """Yield the rows of a table whose header names ``image``, ``caption`` and perhaps ``split``.
+
+    Commas, semicolons or tabs are between columns.
 
     Raises:
         DataError: If the file cannot be read, its header names other columns, or its quotes do
             not match.
     """
     lines = (f"{line}\n" for line in read_lines(path))  # a quoted caption may have line breaks
-    rows = csv.reader(lines, delimiter=delimiter, strict=True)
     place = f"{path.name}:1"
     try:
+        separator = find_separator(path, ("image", "caption", "split"))
+        rows = csv.reader(lines, delimiter=separator, strict=True)
         header = [name.strip().lower() for name in next(rows)]
         if not {"image", "caption"} <= set(header):
             raise DataError(
@@ -179,7 +182,7 @@ def read_csv(path: Path, faults: Faults, delimiter: str = ",") -> Iterator[Capti
                 faults.add(
                     MALFORMED,
                     f"{place} ({len(row)} columns, not {len(header)}: quote a caption that has "
-                    "the delimiter in it)",
+                    f"{separator!r} in it)",
                 )
             elif row:
                 fields = dict(zip(header, row, strict=True))
@@ -193,11 +196,6 @@ def read_csv(path: Path, faults: Faults, delimiter: str = ",") -> Iterator[Capti
             f"{path}: the row from {place} cannot be read ({error}). Put a caption that has "
             'quotes in it between quotes, and write its own twice: "a ""stop"" sign".'
         ) from error
-
-
-def read_tsv(path: Path, faults: Faults) -> Iterator[Captions]:
-    """Yield the rows of such a table with tabs between its columns."""
-    yield from read_csv(path, faults, delimiter="\t")
 
 
 def read_jsonl(path: Path, faults: Faults) -> Iterator[Captions]:

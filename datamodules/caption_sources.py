@@ -223,7 +223,7 @@ def source_problems(
     if is_sharded and len({captions for captions, _ in files.values()}) > 1:
         yield (
             "--data.format shards has all splits in --data.captions: leave out val_captions "
-            "and test_captions."
+            "and test_captions, or set them to null."
         )
     for role in ("val", "test"):
         captions, folder = files[role]

@@ -14,6 +14,7 @@ from datamodules.tokenizer_cache import (
     tokenizer_path,
     train_tokenizer,
 )
+from datamodules.word_vocabulary import report_unused
 from seq2seq.tokenizers import (
     SubwordTokenizer,
     Tokenizer,
@@ -51,7 +52,8 @@ def caption_tokenizer(
         cache: Folder of what was trained before.
         files: What the pictures were read from.
         selection: What of these files they are.
-        may_train: Whether to train what is not in the cache; words are counted each time.
+        may_train: Whether to train what is not in the cache, and to say if there are fewer words
+            than the vocabulary has room for; words are counted each time.
 
     Raises:
         DataError: If the captions or the given one cannot be used, or the one to be trained is
@@ -64,9 +66,12 @@ def caption_tokenizer(
     style = options.caption_style
     sentences = (styled(text, style) for picture in pictures for text in picture.captions)
     if options.vocabulary == "word":
-        return WordTokenizer.train(
+        words = WordTokenizer.train(
             sentences, options.vocab_size, options.minimum_count, origin=origin
         )
+        if may_train:
+            report_unused(words, origin)
+        return words
     settings = TokenizerSettings(
         options.vocab_size, "--data.vocab_size", options.vocabulary, "nmt_nfkc"
     )

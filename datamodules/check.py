@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -76,5 +77,15 @@ def _find(reading: Reading) -> Finding:
     try:
         reading.read()
     except (DataError, OSError) as error:
-        return Finding(reading.name, str(error).removeprefix(f"{reading.name}: "))
+        return Finding(reading.name, _without_name(str(error), reading.name))
     return Finding(reading.name, None)
+
+
+def _without_name(problem: str, name: str) -> str:
+    """Return a problem without the file's name at its start, which stands beside it."""
+    path = re.sub(r" \(\w+\)$", "", name)  # such as "reviews.csv (labels)"
+    found = re.match(rf"{re.escape(path)}(?:: |:(?P<line>\d+): | )", problem)
+    if found is None:
+        return problem
+    line = f"line {found['line']}: " if found["line"] else ""
+    return line + problem[found.end() :]

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from datamodules.base import Reading
 from datamodules.generated import make_folder, replace_file, write_once
 from datamodules.video import VideoDataModule
 
@@ -208,10 +209,22 @@ class MotionDataModule(VideoDataModule):
         Raises:
             DataError: If ``root`` cannot be written.
         """
+        self._generate()
+        super().prepare_data()
+
+    def iter_readings(self) -> Iterator[Reading]:
+        """Write the files as ``prepare_data`` does, and yield them.
+
+        Raises:
+            DataError: If ``root`` cannot be written.
+        """
+        self._generate()
+        return super().iter_readings()
+
+    def _generate(self) -> None:
         settings = {"generation": _GENERATION, "seed": self.seed}
         names = [_TABLE, *(name for split in self.counts for name in self._clips_of(split))]
         write_once(self.folder, settings | self.counts, names, self._write_splits, what="clips")
-        super().prepare_data()
 
     def _clips_of(self, split: str) -> list[str]:
         return [f"{split}/clip-{number:05}.npy" for number in range(self.counts[split])]

@@ -3,7 +3,8 @@
 import csv
 import fcntl
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from seq2seq.errors import DataError
@@ -16,7 +17,11 @@ _log = logging.getLogger(__name__)
 class Quarantine:
     """Notes which videos of a split could not be read, and how often that was found.
 
-    The list is a file, ``path,error,count``, to which loader workers and ranks write in turn.
+    The list is a file, ``path,error,count``, to which loader workers and ranks write in turn. Who
+    begins to read a split forgets what was found of it before; what was found of other splits, or
+    of another source with the same cache folder, stays. Two runs that read one split at a time
+    share its rows: what the later one makes the earlier one forget is found again when it is read
+    again.
 
     Args:
         file: The list; other splits may be in it, too.
@@ -33,6 +38,15 @@ class Quarantine:
         self._role = role
         self._max_bad_share = max_bad_share
 
+    def forget(self) -> None:
+        """Forget which videos of the split were bad when it was read before."""
+        # What must not be changed must not be added to either, which says so.
+        with suppress(OSError):
+            if self.file.exists():
+                with self._open() as rows:
+                    for path in self._paths & rows.keys():
+                        del rows[path]
+
     def note(self, path: Path, problem: str) -> None:
         """Note that a video could not be read.
 
@@ -46,13 +60,16 @@ class Quarantine:
         """
         problem = problem.removeprefix(f"{path}: ")
         try:
-            rows = self._count(str(path), problem)
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            with self._open() as rows:
+                count = rows.get(str(path), ("", 0))[1] + 1
+                rows[str(path)] = problem, count
         except OSError as error:
             raise DataError(
                 f"{self.file}: the list of bad videos cannot be written ({error.strerror}). Set "
                 "--data.cache_dir to a folder that you may write to."
             ) from error
-        if rows[str(path)][1] == 1:
+        if count == 1:
             _log.warning("%s: left out: %s", path, problem)
         bad = len(self._paths & rows.keys())
         if bad > self._max_bad_share * len(self._paths):
@@ -63,15 +80,19 @@ class Quarantine:
                 "--data.max_bad_share."
             )
 
-    def _count(self, path: str, problem: str) -> dict[str, tuple[str, int]]:
-        """Add one to the count of a path, and return the whole list."""
-        self.file.parent.mkdir(parents=True, exist_ok=True)
+    @contextmanager
+    def _open(self) -> Iterator[dict[str, tuple[str, int]]]:
+        """Give all rows, which the caller may change while no other process does."""
         with self.file.open("a+", encoding="utf-8", newline="") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX)  # until it is closed
             stream.seek(0)
-            rows = {name: (text, int(count)) for name, text, count in list(csv.reader(stream))[1:]}
-            rows[path] = problem, rows.get(path, ("", 0))[1] + 1
+            # A process that was killed may have left half a row.
+            rows = {
+                row[0]: (row[1], int(row[2]))
+                for row in csv.reader(stream)
+                if len(row) == len(_HEADER) and row[2].isdecimal()
+            }
+            yield rows
             stream.truncate(0)
             lines = ((name, *row) for name, row in rows.items())
             csv.writer(stream).writerows([_HEADER, *lines])
-        return rows

@@ -58,7 +58,7 @@ def train_vocabulary(
         texts: What it is made of.
         vocabulary: Words by the rules of ``review_words``, or a kind of SentencePiece model, which
             folds upper case into lower case and else takes texts as they are.
-        vocab_size: Number of tokens, special ones included.
+        vocab_size: Number of tokens, special ones included; of words, the most.
         origin: Where the texts come from, for error messages.
 
     Raises:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from datamodules.faults import Fault, Faults, some_of
 from datamodules.review_arrays import read_arrays
-from datamodules.text_files import read_lines
+from datamodules.text_files import find_separator, read_lines
 from seq2seq.errors import DataError
 
 TEXT_SUFFIXES = (".txt", ".txt.gz")
@@ -30,7 +30,6 @@ _OTHER_SPLIT = Fault(
     "Name a split for each; --data.train, --data.val and --data.test say what they are called.",
 )
 _HALF = Fault("texts with half a character (\\ud800 to \\udfff)", "Mend or remove them.")
-_SEPARATORS = (",", ";", "\t")
 
 
 class Review(NamedTuple):
@@ -123,10 +122,10 @@ def read_table(file: ReviewFile, layout: Layout, faults: Faults) -> Iterator[Rev
         DataError: If the file cannot be read, lacks a column, or its quotes do not match.
     """
     lines = (f"{line}\n" for line in read_lines(file.path))  # a quoted text may have line breaks
-    separator = _find_separator(file, layout)
-    rows = csv.reader(lines, delimiter=separator, strict=True)
     place = f"{file.place}:1"
     try:
+        separator = find_separator(file.path, _wanted(layout))
+        rows = csv.reader(lines, delimiter=separator, strict=True)
         header = _header(next(rows))
         _check_header(file, header, layout)
         while True:
@@ -157,17 +156,6 @@ def _header(row: list[str]) -> list[str]:
 def _wanted(layout: Layout) -> list[str]:
     columns = (layout.text_column, layout.label_column, layout.split_column)
     return [name for name in columns if name is not None]
-
-
-def _find_separator(file: ReviewFile, layout: Layout) -> str:
-    """Return what makes the first line name the columns, or else the most of them."""
-    line = next(read_lines(file.path))
-
-    def fit(separator: str) -> tuple[int, int]:
-        header = _header(next(csv.reader([line], delimiter=separator)))
-        return sum(name in header for name in _wanted(layout)), len(header)
-
-    return max(_SEPARATORS, key=fit)
 
 
 def _check_header(file: ReviewFile, header: list[str], layout: Layout) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from array import array
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -152,6 +153,28 @@ def label_vocabulary(source: Path, survey: Survey, num_classes: int) -> LabelVoc
             f"Set --data.num_classes={len(survey.classes)}."
         )
     return LabelVocabulary.of(survey.classes, str(source))
+
+
+def check_labels(
+    source: ReviewSource, shares: Mapping[str, float], label_steps: int, num_classes: int
+) -> None:
+    """Check what no file alone tells: whether the labels of all of them can be used together.
+
+    Raises:
+        DataError: As ``survey_reviews`` and ``label_vocabulary``, or if files cannot be used.
+    """
+    try:
+        survey = survey_reviews(source, shares, label_steps)
+    except DataError:
+        try:
+            deque(source, maxlen=0)
+        except DataError as error:
+            raise DataError(
+                f"{source.path}: the labels are not checked, as there are files that cannot be "
+                "used. Mend those first."
+            ) from error
+        raise
+    label_vocabulary(source.path, survey, num_classes)
 
 
 def _draw(seed: int, text: str) -> int:

@@ -30,10 +30,17 @@ from datamodules.review_cache import (
 from datamodules.review_dataset import ReviewDataset, ReviewExample, collate
 from datamodules.review_files import SPLITS, ReviewFormat, ReviewSource, find_reviews, find_texts
 from datamodules.review_formats import Layout
-from datamodules.review_splits import Survey, label_vocabulary, load_survey, make_survey
+from datamodules.review_splits import (
+    Survey,
+    check_labels,
+    label_vocabulary,
+    load_survey,
+    make_survey,
+)
 from datamodules.samplers import BucketBatchSampler
 from datamodules.token_corpus import TokenisedCorpus
 from datamodules.tokenizer_cache import Vocabulary, load_trained_tokenizer
+from datamodules.word_vocabulary import report_unused
 from seq2seq.errors import ConfigError, DataError, raise_together
 from seq2seq.sequences import EOS_ID
 from seq2seq.tokenizers import (
@@ -85,7 +92,7 @@ class ReviewDataModule(SequenceDataModule):
             which only the text is read.
         vocabulary: ``word`` (lower case, without markup), or a kind of SentencePiece model:
             ``unigram``, ``bpe``, ``char``. It is made of the training reviews alone.
-        vocab_size: Number of words or subwords, four special ones included.
+        vocab_size: Most words, or number of subwords, four special ones included.
         max_length: Most words or subwords of a review that are read.
         keep: Which part of a longer review is read: its ``start``, its ``end``, or ``both``, half
             of ``max_length`` each, without the middle.
@@ -171,6 +178,7 @@ class ReviewDataModule(SequenceDataModule):
                 ``num_classes``.
         """
         source, survey, tokenizers = self._read(may_prepare=True)
+        report_unused(tokenizers["source"], str(self.source))
         labels = tokenizers["target"]
         assert isinstance(labels, LabelVocabulary)
         tokenise_reviews(
@@ -252,7 +260,7 @@ class ReviewDataModule(SequenceDataModule):
         return torch.from_numpy(np.bincount(ids - FIRST_LABEL_ID, minlength=self.num_classes))
 
     def iter_readings(self) -> Iterator[Reading]:
-        """Yield every file of the source, and that of ``predict``.
+        """Yield every file of the source, what their labels are together, and that of ``predict``.
 
         Raises:
             DataError: If they cannot be found.
@@ -261,6 +269,8 @@ class ReviewDataModule(SequenceDataModule):
         for file in source.files:
             check = partial(check_reviews, source, file, self.vocabulary, self.on_empty)
             yield Reading(str(file.path), check)
+        check = partial(check_labels, source, self.shares, self.label_steps, self.num_classes)
+        yield Reading(f"{self.source} (labels)", check)
         if self.predict is not None:
             texts = self._find_texts(self.predict)
             yield Reading(str(texts.path), partial(deque, texts, maxlen=0))
@@ -283,8 +293,7 @@ class ReviewDataModule(SequenceDataModule):
             origin = str(self.source)
             train_vocabulary(vocabulary_path, texts, self.vocabulary, self.vocab_size, origin)
         words = load_trained_tokenizer(vocabulary_path, tokenizer_from_file)
-        tokenizers = {"source": words, "target": labels}
-        return source, survey, tokenizers
+        return source, survey, {"source": words, "target": labels}
 
     def _corpora_folder(
         self, source: ReviewSource, survey: Survey, tokenizers: dict[str, Tokenizer]

@@ -28,8 +28,10 @@ class BucketBatchSampler(Sampler[list[int]]):
     step, all have as many rows of like lengths, and the last batch alone may have one row more for
     some. Where it has fewer rows than there are ranks, each rank has all of them (or, where its
     budget is too small for that, one of them), and a metric must leave out what it has seen, by
-    index. So a step of ``n`` ranks sees what a step of one rank with ``n`` times the budgets sees;
-    exactly, where ``max_sentences`` and not ``max_tokens`` limits the rows.
+    index. One of them each, some rows have a rank more than others and weigh more in the gradient,
+    up to twice as much: in one step of an epoch, of rows that are among the longest. So a step of
+    ``n`` ranks sees what a step of one rank with ``n`` times the budgets sees; exactly, where
+    ``max_sentences`` and not ``max_tokens`` limits the rows.
 
     The order is a pure function of ``(seed, epoch)``; with ``position`` a run resumes exactly.
 

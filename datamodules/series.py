@@ -56,7 +56,8 @@ class SeriesDataModule(WindowDataModule):
         num_channels: Number of values at each step.
         columns: Names of the columns to read; null for all but the time. Columns without a name are
             called by their numbers, from 1.
-        time_column: Name of the column that tells the time; null where there is none.
+        time_column: Name of the column that tells the time; null where there is none. Times must
+            ascend, oldest first, which is checked where they are numbers or dates.
         layout: Whether columns are the ``channels`` of one series, or each is one of several
             ``series`` for the same model, with a scaling that they share.
         missing: Whether missing and infinite values are an ``error``, are filled in by

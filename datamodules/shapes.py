@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw
 
-from datamodules.base import option_problems
+from datamodules.base import Reading, option_problems
 from datamodules.captioning import CaptionDataModule
 from datamodules.generated import make_folder, replace_file, write_once
 
@@ -256,10 +256,22 @@ class ShapesDataModule(CaptionDataModule):
         Raises:
             DataError: If ``root`` cannot be written.
         """
+        self._generate()
+        super().prepare_data()
+
+    def iter_readings(self) -> Iterator[Reading]:
+        """Write the files as ``prepare_data`` does, and yield them.
+
+        Raises:
+            DataError: If ``root`` cannot be written.
+        """
+        self._generate()
+        return super().iter_readings()
+
+    def _generate(self) -> None:
         settings = {"generation": _GENERATION, "seed": self.seed, "size": self.picture_size}
         names = [_CAPTIONS, *(name for split in self.counts for name in self._pictures_of(split))]
         write_once(self.root, settings | self.counts, names, self._write_splits, what="pictures")
-        super().prepare_data()
 
     def _pictures_of(self, split: str) -> list[str]:
         return [f"{split}/scene-{number:05}.png" for number in range(self.counts[split])]

@@ -1,7 +1,9 @@
 """The files of shards in a folder, and what is said of those that cannot be used."""
 
+import fcntl
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +18,7 @@ OTHER_SIZE = Fault(
     "files of another size than the index says, cut off or replaced",
     "Get them again, or run seq2seq-prepare again, which writes them anew.",
 )
+_LOCK = ".prepared/lock"  # beside the notes on finished shards
 
 
 class StoredFile(NamedTuple):
@@ -88,6 +91,27 @@ class FolderStore:
             return (self._folder / file.name).stat().st_size
         except OSError:
             return None
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Lock the folder, whose unfinished files have names that another process would use."""
+        path = self._folder / _LOCK
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = path.open("w")
+        except OSError as error:
+            raise DataError(unwritable(str(self._folder), error)) from error
+        with lock:  # the system takes the lock back at the end, also from a process that is killed
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise DataError(
+                    f"{self._folder}: another seq2seq-prepare is writing there. Wait for its end, "
+                    "or set --output to another folder."
+                ) from error
+            except OSError:  # a disk without locks
+                pass
+            yield
 
     def scratch(self, name: str) -> Path:
         """Return where to make a file: beside its place, where a rename is one step."""

@@ -1,6 +1,7 @@
 """Where shards lie: a folder, or a place behind a URL."""
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
@@ -55,6 +56,14 @@ class ShardStore(Protocol):
 
     def has(self, file: StoredFile) -> bool:
         """Return whether a file is there, with its size."""
+        ...
+
+    def claimed(self) -> AbstractContextManager[None]:
+        """Keep other processes from writing there at the same time, where that is possible.
+
+        Raises:
+            DataError: If another one does, or nothing can be written.
+        """
         ...
 
     def scratch(self, name: str) -> Path:

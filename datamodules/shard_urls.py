@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,10 @@ class UrlStore:
             return False
         except Exception as error:
             raise DataError(unreadable(f"{self._url}/{file.name}", error)) from error
+
+    def claimed(self) -> AbstractContextManager[None]:
+        """Claim nothing: object stores have no locks, and uploads do not get into each other."""
+        return nullcontext()
 
     def scratch(self, name: str) -> Path:
         """Return where to make a file: in a folder that goes with this object."""

@@ -3,15 +3,17 @@
 import io
 import json
 import tarfile
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from itertools import repeat
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, get_args
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from datamodules.base import Split
 from datamodules.cache import content_key
 from datamodules.faults import some_of
 from datamodules.shard_files import StoredFile, digest_of, unreadable, unwritable
@@ -57,8 +59,15 @@ def write_shards(source: ShardSource, store: ShardStore, shard_bytes: int, worke
 
     Raises:
         DataError: If items are bad and may not be left out, all named; or if too many are; or if
-            something cannot be read or written.
+            something cannot be read or written; or if another process writes there.
     """
+    with store.claimed():
+        return _write_shards(source, store, shard_bytes, workers)
+
+
+def _write_shards(
+    source: ShardSource, store: ShardStore, shard_bytes: int, workers: int
+) -> Written:
     plans = list(plan_shards(source, shard_bytes))
     console = Console(stderr=True)
     progress = Progress(
@@ -86,6 +95,7 @@ def write_shards(source: ShardSource, store: ShardStore, shard_bytes: int, worke
                     else:
                         problems.append(f"{path}: {problem.removeprefix(f'{path}: ')}")
     finally:
+        writer.stop()  # else an error, or Ctrl-C, would wait for whole shards
         pool.shutdown(cancel_futures=True)
     if problems:
         listed = some_of(problems, "\n  - ")
@@ -143,9 +153,18 @@ class _Writer:
         self._source = source
         self._store = store
         self._advance = advance
+        self._is_stopped = threading.Event()
+
+    def stop(self) -> None:
+        """Give up the shards that are being written, each at its next item."""
+        self._is_stopped.set()
 
     def write(self, plan: ShardPlan) -> _Note:
-        """Write a shard, unless that has been done."""
+        """Write a shard, unless that has been done.
+
+        Raises:
+            CancelledError: After ``stop``.
+        """
         key = self._key(plan)
         found = self._find(plan.name, key)
         if found is not None:
@@ -195,6 +214,8 @@ class _Writer:
         try:
             with tarfile.open(path, "w") as tar:
                 for (item, files), contents in zip(plan.items, made, strict=True):
+                    if self._is_stopped.is_set():
+                        raise CancelledError
                     try:
                         item.check()
                     except DataError as error:
@@ -260,7 +281,7 @@ def _finish(
         content = "".join(
             format_row(name, number, files, values) for _, number, (_, name, files, values) in found
         ).encode()
-        tables[split] = (_publish(store, f"{split}.jsonl", content), len(found))
+        tables[split] = (_publish(store, _table_name(split), content), len(found))
     shards = [
         StoredFile(plan.name, note.size, note.digest)
         for plan, note in zip(plans, notes, strict=True)
@@ -270,9 +291,11 @@ def _finish(
 
 
 def _tidy(plans: Sequence[ShardPlan], store: ShardStore) -> None:
-    """Remove the shards of an earlier run that had more of them."""
-    for split in {plan.split for plan in plans}:
+    """Remove what an earlier run wrote that had more shards, or more splits."""
+    for split in get_args(Split):
         number = sum(plan.split == split for plan in plans)
+        if number == 0:
+            store.remove(_table_name(split))
         while store.read(_note_name(name := f"{split}-{number:06}.tar")) is not None:
             store.remove(name)
             store.remove(_note_name(name))
@@ -288,6 +311,10 @@ def _publish(store: ShardStore, name: str, content: bytes) -> StoredFile:
     file = StoredFile(name, len(content), digest_of(path))
     store.publish(name)
     return file
+
+
+def _table_name(split: str) -> str:
+    return f"{split}.jsonl"
 
 
 def _note_name(shard: str) -> str:

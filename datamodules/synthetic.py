@@ -2,8 +2,9 @@
 
 import datetime
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+from datamodules.base import Reading
 from datamodules.generated import replace_file, write_once
 from datamodules.translation import TranslationDataModule
 from seq2seq.errors import ConfigError
@@ -152,9 +153,21 @@ class DatesDataModule(TranslationDataModule):
         Raises:
             DataError: If ``root`` cannot be written.
         """
+        self._generate()
+        super().prepare_data()
+
+    def iter_readings(self) -> Iterator[Reading]:
+        """Write the files as ``prepare_data`` does, and yield them.
+
+        Raises:
+            DataError: If ``root`` cannot be written.
+        """
+        self._generate()
+        return super().iter_readings()
+
+    def _generate(self) -> None:
         settings = {"generation": _GENERATION, "seed": self.seed, **self.counts}
         write_once(self.root, settings, self._files(), self._write_splits, what="dates")
-        super().prepare_data()
 
     def _files(self) -> list[str]:
         return [f"{split}.{side}" for split in self.counts for side in (self.source, self.target)]

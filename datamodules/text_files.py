@@ -1,10 +1,11 @@
 """Readers of parallel text: line-aligned files, TSV and JSONL, plain or compressed, read lazily."""
 
+import csv
 import gzip
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -17,6 +18,7 @@ TextFormat = Literal["auto", "lines", "tsv", "jsonl"]
 _BYTE_ORDER_MARK = "\ufeff"
 # JSON can spell a surrogate alone, which no UTF-8 can hold.
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
+_SEPARATORS = (",", ";", "\t")
 
 
 class Pair(NamedTuple):
@@ -80,6 +82,28 @@ def read_lines(path: Path) -> Iterator[str]:
         ) from error
     if number == 0:
         raise DataError(f"{path}: the file is empty. Give a file with one example per line.")
+
+
+def find_separator(path: Path, wanted: Collection[str]) -> str:
+    """Return what stands between the columns of a table: a comma, a semicolon or a tab.
+
+    Args:
+        path: The table, whose first line names its columns.
+        wanted: Columns that are looked for, in any case. What names the most of them is it; if that
+            does not decide, what makes the most columns.
+
+    Raises:
+        DataError: If the file cannot be read, is empty, or is not UTF-8.
+        csv.Error: If its first line is too long for a header.
+    """
+    line = next(read_lines(path))
+    lowered = {name.lower() for name in wanted}
+
+    def fit(separator: str) -> tuple[int, int]:
+        header = [name.strip().lower() for name in next(csv.reader([line], delimiter=separator))]
+        return len(lowered.intersection(header)), len(header)
+
+    return max(_SEPARATORS, key=fit)
 
 
 def find_text(

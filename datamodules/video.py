@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from functools import partial
 from itertools import chain
 from operator import attrgetter
@@ -79,7 +78,8 @@ class VideoDataModule(SequenceDataModule):
         broken_tail: Whether a video that breaks off is an ``error``, or is ``cut`` there.
         on_bad_video: Whether a video that cannot be read is an ``error``, or goes to
             ``quarantine``: another one takes its place, and it is listed in ``quarantine.csv`` in
-            the cache folder.
+            the cache folder, until its split is read by another run. A training that goes on from
+            a checkpoint adds to its list.
         max_bad_share: Largest share of bad videos of a split that ``quarantine`` puts up with.
         stills_rate_hz: Frame rate of folders of frames and of arrays, frames per second.
         cache_frames: Decode every video only once, and keep all its frames, as the network sees
@@ -175,14 +175,12 @@ class VideoDataModule(SequenceDataModule):
         return self.tokenizers["target"].names
 
     def prepare_data(self) -> None:
-        """Check the source, and forget which videos were bad in an earlier run.
+        """Check the source.
 
         Raises:
-            DataError: If the source cannot be used.
+            DataError: If it cannot be used.
         """
         self._read()
-        with suppress(OSError):  # what must not be removed must not be added to, which says so
-            self._quarantine_file().unlink(missing_ok=True)
 
     def setup(self, stage: str) -> None:  # noqa: ARG002  # the source is read as a whole
         """Read the source.
@@ -219,6 +217,8 @@ class VideoDataModule(SequenceDataModule):
         is_training = role == "train"
         entries = self._entries(role)
         quarantine = self._quarantine(role, entries)
+        if quarantine is not None:
+            self._begin(quarantine)
         source, entries = self._clips(role, entries, quarantine)
         dataset = ClipDataset(
             source,
@@ -368,10 +368,19 @@ class VideoDataModule(SequenceDataModule):
         if self.on_bad_video == "error":
             return None
         paths = {entry.path for entry in entries}
-        return Quarantine(self._quarantine_file(), paths, role, self.max_bad_share)
+        file = self.cache_path() / "quarantine.csv"
+        return Quarantine(file, paths, role, self.max_bad_share)
 
-    def _quarantine_file(self) -> Path:
-        return self.cache_path() / "quarantine.csv"
+    def _begin(self, quarantine: Quarantine) -> None:
+        """Forget what was bad in an earlier run, unless this one goes on where that was."""
+        trainer = self.trainer
+        if trainer is None:
+            quarantine.forget()
+            return
+        is_resumed = trainer.state.fn == "fit" and trainer.ckpt_path is not None
+        if trainer.is_global_zero and not is_resumed:
+            quarantine.forget()
+        trainer.strategy.barrier()  # no process may have noted anything before
 
     def _problems(self) -> Iterator[str]:
         """Yield what is wrong with the options, one sentence each."""

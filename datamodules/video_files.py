@@ -41,7 +41,8 @@ def read_videos(
             the folder of the file.
         format: ``folders`` has a folder per class, ``class/video``, or such folders in ``train``,
             ``val`` and ``test``. ``csv`` and ``tsv``, plain or ``.gz``, have a header with ``path``
-            and ``label``, and perhaps ``start`` and ``end`` (seconds), ``group`` and ``split``.
+            and ``label``, and perhaps ``start`` and ``end`` (seconds), ``group`` and ``split``;
+            commas, semicolons or tabs are between columns.
             ``ucf101`` is a ``trainlist01.txt``; ``testlist01.txt`` and perhaps ``classInd.txt`` lie
             beside it. ``auto`` goes by the name.
         label_separator: What is between the labels of several steps in a table; empty where a
@@ -68,8 +69,7 @@ def read_videos(
     elif kind == "ucf101":
         found = read_ucf(source, folder, faults)
     else:
-        delimiter = "\t" if kind == "tsv" else ","
-        found = read_table(source, folder, label_separator, delimiter, faults)
+        found = read_table(source, folder, label_separator, faults)
     entries = list(found)
     _check_entries(entries, faults)
     faults.raise_all()

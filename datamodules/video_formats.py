@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from datamodules.faults import Fault, Faults
-from datamodules.text_files import read_lines
+from datamodules.text_files import find_separator, read_lines
 from seq2seq.errors import DataError
 from seq2seq.videos import find_videos
 
@@ -106,19 +106,20 @@ def _folders(folder: Path) -> list[Path]:
     )
 
 
-def read_table(
-    source: Path, root: Path, separator: str, delimiter: str, faults: Faults
-) -> Iterator[VideoEntry]:
+def read_table(source: Path, root: Path, separator: str, faults: Faults) -> Iterator[VideoEntry]:
     """Yield the rows of a table with ``path``, ``label``, and perhaps the other columns.
+
+    Commas, semicolons or tabs are between columns; ``separator`` is between labels.
 
     Raises:
         DataError: If the file cannot be read, its header names other columns, or its quotes do
             not match.
     """
     lines = (f"{line}\n" for line in read_lines(source))  # a quoted label may have line breaks
-    rows = csv.reader(lines, delimiter=delimiter, strict=True)
     place = f"{source.name}:1"
     try:
+        delimiter = find_separator(source, _COLUMNS)
+        rows = csv.reader(lines, delimiter=delimiter, strict=True)
         header = [name.strip().lower() for name in next(rows)]
         _check_header(source, header)
         while True:
@@ -129,8 +130,8 @@ def read_table(
             if row and len(row) != len(header):
                 faults.add(
                     _MALFORMED,
-                    f"{place} ({len(row)} columns, not {len(header)}: quote a value that has the "
-                    "delimiter in it)",
+                    f"{place} ({len(row)} columns, not {len(header)}: quote a value that has "
+                    f"{delimiter!r} in it)",
                 )
             elif row:
                 fields = dict(zip(header, map(str.strip, row), strict=True))

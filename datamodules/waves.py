@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from datamodules.base import option_problems
+from datamodules.base import Reading, option_problems
 from datamodules.series_base import SeriesSplits, WindowDataModule
 from datamodules.series_windows import SeriesWindows
 from seq2seq.series import fit_scaling, no_scaling
@@ -105,6 +105,10 @@ class SineDataModule(WindowDataModule):
             num_workers=num_workers,
             seed=seed,
         )
+
+    def iter_readings(self) -> Iterator[Reading]:
+        """Yield nothing: waves are in no file."""
+        return iter(())
 
     def _make_splits(self) -> SeriesSplits:
         windows = {role: self._waves(role) for role in self.counts}

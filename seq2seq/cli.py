@@ -79,7 +79,7 @@ class SequenceCLI(LightningCLI):
 
         Raises:
             CheckpointError: If the checkpoint is missing, damaged, unsafe or of another task.
-            ConfigError: If there is none where one is needed.
+            ConfigError: If there is none where one is needed, or the task is for another command.
         """
         super().parse_arguments(parser, args)
         subcommand = self.config.get("subcommand")
@@ -89,6 +89,12 @@ class SequenceCLI(LightningCLI):
             config.checkpoint.mode = task.monitor_mode
         if subcommand is None:
             return
+        if subcommand == "predict" and task.predict_step is pl.LightningModule.predict_step:
+            raise ConfigError(
+                f"seq2seq predict cannot tell what a {task.__name__} is to forecast. Use "
+                f"seq2seq-predict --ckpt_path {config.ckpt_path or 'X'} --input series.csv "
+                "--horizon N."
+            )
         _check_checkpoint(config, subcommand)
         if config.checkpoint.monitor is None:
             config.checkpoint.monitor = task.monitor
@@ -211,10 +217,12 @@ def build_cli(args: ArgsType = None, *, run: bool = True) -> SequenceCLI:
 def _silence() -> None:
     """Keep quiet what is no news to a user, so that what is can be seen."""
     # How Lightning uses torch, that a run's folder already has the run's configuration in it, that
-    # a frozen network is frozen, and that a test does not average weights.
+    # a frozen network is frozen, that a test does not average weights, and that Lightning does not
+    # gather metrics of several processes, as tasks do that themselves.
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
     warnings.filterwarnings("ignore", message="You're using the WeightAveraging callback")
+    warnings.filterwarnings("ignore", message="It is recommended to use .*sync_dist=True")
     warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")
     noise = ("💡", "TPU available", "Loading `train_dataloader`")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(

@@ -8,11 +8,13 @@ from torch import Tensor
 
 from seq2seq.batches import Batch, Prediction
 from seq2seq.errors import ConfigError
+from seq2seq.explanation_page import END_OF_TEXT
 from seq2seq.nn.pooling import AttentionPooling
 from seq2seq.sequences import shift_right
 from seq2seq.tasks.base import SequenceTask
 from seq2seq.tasks.text_classification import TextClassifier
-from seq2seq.tokenizers import FIRST_LABEL_ID
+from seq2seq.tokenizers import FIRST_LABEL_ID, WordTokenizer
+from seq2seq.truncation import keep_part
 
 ExplanationKind = Literal["gradient", "attention"]
 
@@ -42,6 +44,7 @@ def explain(
     batch: Batch,
     predictions: Sequence[Prediction],
     kind: ExplanationKind,
+    texts: Sequence[str] | None = None,
 ) -> list[Prediction]:
     """Return predictions with the contribution of each source token to each of their labels.
 
@@ -56,6 +59,8 @@ def explain(
         batch: The inputs.
         predictions: The labels of each; those without a label stay as they are.
         kind: What counts as a contribution; see ``require_explainable``.
+        texts: What the batch was made of: where tokens are words, they are spelled as there. As in
+            the vocabulary when None.
 
     Source: Simonyan et al. 2014, arXiv:1312.6034, section 3 (gradients); Shrikumar et al. 2017,
     arXiv:1605.01713, section 2 (times input).
@@ -69,7 +74,11 @@ def explain(
     measure = _gradients if kind == "gradient" else _attention
     contributions = measure(task, batch, labels).cpu()
     return [
-        _with_contributions(task, batch, row, prediction, contributions[row])
+        _with_contributions(
+            prediction,
+            _source_words(task, batch, row, None if texts is None else texts[row]),
+            contributions[row],
+        )
         if prediction.tokens
         else prediction
         for row, prediction in enumerate(predictions)
@@ -77,12 +86,21 @@ def explain(
 
 
 def _with_contributions(
-    task: TextClassifier, batch: Batch, row: int, prediction: Prediction, contributions: Tensor
+    prediction: Prediction, words: list[str], contributions: Tensor
 ) -> Prediction:
-    tokens = task.source_tokens(batch, row)
     return prediction._replace(
-        source_tokens=tokens, contributions=contributions[:, : len(tokens)].clone()
+        source_tokens=words, contributions=contributions[:, : len(words)].clone()
     )
+
+
+def _source_words(task: TextClassifier, batch: Batch, row: int, text: str | None) -> list[str]:
+    """Return what the user reads for each token of a row, without padding."""
+    tokenizer = task.tokenizers["source"]
+    tokens = task.source_tokens(batch, row)[:-1]
+    if text is not None and isinstance(tokenizer, WordTokenizer):
+        words = tokenizer.spellings(text)
+        tokens = [words[i] for i in keep_part([*range(len(words))], task.max_length, task.keep)]
+    return [*tokens, END_OF_TEXT]
 
 
 def _gradients(task: TextClassifier, batch: Batch, labels: Tensor) -> Tensor:

@@ -8,6 +8,9 @@ from typing import TextIO
 
 from seq2seq.batches import Prediction
 
+END_OF_TEXT = "(end of text)"
+"""What stands for the end of sequence, which the network reads like a word."""
+
 _WORD_START = "\u2581"  # SentencePiece's mark
 _FOR, _AGAINST = "40, 160, 70", "215, 60, 50"  # green and red, as CSS has them
 _STRONGEST = 0.8  # opacity of the largest contribution: black letters stay readable
@@ -98,7 +101,7 @@ def _shade(tokens: list[str], contributions: list[float]) -> str:
     for token, value in zip(tokens, contributions, strict=True):
         colour = _FOR if value > 0 else _AGAINST
         opacity = _STRONGEST * abs(value) / largest
-        if not is_subword or token.startswith(_WORD_START):
+        if not is_subword or token.startswith(_WORD_START) or token == END_OF_TEXT:
             shaded.append(" ")
         shaded.append(
             f'<span style="background: rgba({colour}, {opacity:.3f})" title="{value:+.3g}">'

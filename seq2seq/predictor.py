@@ -217,7 +217,7 @@ class Predictor:
             if explanation is None:
                 return found
             task = require_explainable(self.task, explanation)
-            explained = explain(task, batch, [best for best, *_ in found], explanation)
+            explained = explain(task, batch, [best for best, *_ in found], explanation, loaded)
         return [[best, *others] for best, (_, *others) in zip(explained, found, strict=True)]
 
     def _autocast(self) -> torch.autocast:

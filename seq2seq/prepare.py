@@ -11,6 +11,7 @@ from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
 from datamodules.base import SequenceDataModule
+from datamodules.shard_index import INDEX, ShardKind
 from datamodules.shard_plan import ShardSource
 from datamodules.shard_store import open_store
 from datamodules.shard_writer import Written, write_shards
@@ -21,12 +22,19 @@ from seq2seq.tasks.captioning import Captioner
 
 _MEGABYTE = 10**6
 _NAME = "seq2seq-prepare"
+# The data module that reads shards, and its option that names their place.
+_READERS: dict[ShardKind, tuple[str, str]] = {
+    "pictures": ("CaptionDataModule", "captions"),
+    "features": ("CaptionDataModule", "captions"),
+    "videos": ("VideoDataModule", "source"),
+}
 
 
 @runtime_checkable
 class Shardable(Protocol):
     """A data module whose items can be written into shards."""
 
+    format: str
     cache_features: bool
 
     def shard_source(self) -> ShardSource:
@@ -47,12 +55,12 @@ def build_parser() -> LightningArgumentParser:
     """Return the parser of ``seq2seq-prepare``."""
     parser = recipe_parser(
         _NAME,
-        "Make ready what the data module of a recipe reads in training. Pictures and videos are "
-        "written into tar shards, which the same data module reads with --data.format shards, from "
-        "a folder or from an object store; with --data.cache_features true, it is what the "
-        "recipe's captioner makes of the pictures. Started again after an interruption, it keeps "
-        "the shards that are finished. Other data is made ready in the cache folder "
-        "(--data.cache_dir), where a run finds it.",
+        "Make ready what the data module of a recipe reads in training, in the cache folder "
+        "(--data.cache_dir), where a run finds it. With --output, pictures and videos are written "
+        "into tar shards, which a CaptionDataModule or VideoDataModule reads with --data.format "
+        "shards, from a folder or from an object store; with --data.cache_features true, it is "
+        "what the recipe's captioner makes of the pictures. Started again after an interruption, "
+        "it keeps the shards that are finished.",
         "Configuration as for seq2seq; its data is used, and its model where that makes features.",
         with_model=True,
     )
@@ -60,7 +68,7 @@ def build_parser() -> LightningArgumentParser:
         "--output",
         type=str | None,
         default=None,
-        help="Folder or URL for the shards, such as s3://bucket/folder.",
+        help="Folder or URL for shards, such as s3://bucket/folder; null to write none.",
     )
     parser.add_argument(
         "--shard_mb", type=float, default=256.0, help="Size of a shard, 10^6 bytes."
@@ -97,22 +105,25 @@ def run(arguments: Sequence[str] | None = None) -> Written | None:
     workers = (os.cpu_count() or 1) if options.workers is None else options.workers
     problems = list(_problems(data, options.output, options.shard_mb, workers))
     raise_together(problems, ConfigError, "The options cannot work:")
-    if not isinstance(data, Shardable):
+    if options.output is None or not isinstance(data, Shardable):
         data.prepare_data()
         sys.stdout.write(f"{_where(data)}\n")
         return None
-    read_with = "--data.format shards"
+    store = open_store(options.output)
+    store.read(INDEX)  # a place out of reach is known before hours of work, not after
     if data.cache_features:
         _captioner(parser, options).show(data)
-        read_with += " --data.cache_features true"
     data.prepare_data()
     data.setup("fit")
-    store = open_store(options.output)
-    written = write_shards(data.shard_source(), store, round(options.shard_mb * _MEGABYTE), workers)
+    source = data.shard_source()
+    written = write_shards(source, store, round(options.shard_mb * _MEGABYTE), workers)
+    reader, option = _READERS[source.kind]
+    features = " --data.cache_features true" if data.cache_features else ""
     sys.stdout.write(
         f"{written.samples} samples in {written.shards} shards, {written.kept} of them kept from "
         f"an earlier run; {written.left_out} bad files left out.\n"
-        f"Read them with {read_with}, from {options.output}.\n"
+        f"Read them with --data {reader} --data.format shards{features} --data.{option} "
+        f"{options.output}.\n"
     )
     return written
 
@@ -142,23 +153,31 @@ def _where(data: SequenceDataModule) -> str:
     name = type(data).__name__
     if not isinstance(data, Cached):
         return f"A {name} keeps nothing on disk: there is nothing to prepare."
+    found = (
+        "where runs with the same --data options find it; --data.cache_dir chooses another place"
+    )
+    if not isinstance(data, Shardable):
+        return f"The data of the {name} lies ready in {data.cache_path()}, {found}."
     return (
-        f"The data of the {name} lies ready in {data.cache_path()}, where runs with the same "
-        "--data options find it; --data.cache_dir chooses another place."
+        f"The {name} is prepared. What it keeps on disk goes to {data.cache_path()}, {found}. "
+        "Frames and features are made when training begins; shards are written with --output."
     )
 
 
 def _problems(
     data: SequenceDataModule, output: str | None, shard_mb: float, workers: int
 ) -> Iterator[str]:
-    is_shardable = isinstance(data, Shardable)
-    if is_shardable and output is None:
-        yield "--output is not set: give a folder or URL for the shards."
-    if not is_shardable and output is not None:
-        yield (
-            f"--output is for shards, into which a {type(data).__name__} puts nothing: leave it "
-            "out. What is kept on disk goes to the folder that --data.cache_dir chooses."
-        )
+    if output is not None:
+        if not isinstance(data, Shardable):
+            yield (
+                f"--output is for shards, into which a {type(data).__name__} puts nothing: leave "
+                "it out. What is kept on disk goes to the folder that --data.cache_dir chooses."
+            )
+        elif data.format == "shards":
+            yield (
+                "--output is for shards, and with --data.format shards the data is in shards "
+                "already: leave it out, or give a recipe that reads files."
+            )
     if not 0 < shard_mb < float("inf"):
         yield f"--shard_mb is {shard_mb}: set it to more than 0."
     if workers < 1:

@@ -156,7 +156,11 @@ def test_options_that_do_not_fit_shards_are_refused(sharded, root):
             shard_window=0,
             shard_cache_gb=-1.0,
         )
-    for option in ("val_captions", "shard_window is 0", "shard_cache_gb is -1"):
+    for option in (
+        "and test_captions, or set them to null",
+        "shard_window is 0",
+        "shard_cache_gb is -1",
+    ):
         assert option in str(caught.value)
     with pytest.raises(ConfigError, match=r"--data\.images is not set"):
         CaptionDataModule(str(root / "captions.csv"))

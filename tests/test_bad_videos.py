@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from toy_classifier import classifier
 from toy_clips import ROWS, brightness, of_split, shown, write_array, write_corpus
 from toy_videos import cut_off, write_video
 
@@ -66,7 +67,7 @@ def test_a_bad_video_is_an_error_with_its_name_and_no_traceback(source, num_work
         examples(loader)
     message = str(caught.value)
     assert message.startswith(f"{source.parent}/v{BAD}.npy: cannot be read as an array")
-    assert message.endswith("Save it again with numpy.save.")
+    assert message.endswith("as a uint8 array (time, height, width[, channels]).")
 
 
 def test_all_bad_videos_are_named_where_frames_are_kept(source):
@@ -158,6 +159,39 @@ def test_a_new_run_begins_with_an_empty_list(source):
     write_empty(source.parent / "v2.npy")
     examples(quarantined(source).train_dataloader())
     assert list(listed(source)) == ["v2.npy"]
+
+
+def test_what_other_splits_left_out_stays_listed(source):
+    write_empty(source.parent / f"v{of_split('test')[0]}.npy")
+    examples(quarantined(source).train_dataloader())
+    for _ in range(2):
+        examples(quarantined(source).test_dataloader())
+    assert {name: count for name, (_, count) in listed(source).items()} == {
+        "v4.npy": 1,
+        "v10.npy": 1,
+    }
+
+
+def test_a_test_and_a_resumed_training_keep_the_list_of_the_training(source, make_trainer):
+    fitting = make_trainer(max_epochs=2)
+    fitting.fit(classifier(), quarantined(source))
+    fitting.save_checkpoint(source.parent / "last.ckpt")
+    assert listed(source)["v4.npy"][1] == 2
+    fitting.test(classifier(), quarantined(source), verbose=False)
+    assert listed(source)["v4.npy"][1] == 2
+    resumed = make_trainer(max_epochs=3)
+    resumed.fit(classifier(), quarantined(source), ckpt_path=source.parent / "last.ckpt")
+    assert listed(source)["v4.npy"][1] == 3
+    make_trainer(max_epochs=1).fit(classifier(), quarantined(source))
+    assert listed(source)["v4.npy"][1] == 1
+
+
+def test_half_a_row_is_no_row(source):
+    file = source.parent / ".seq2seq_cache" / "quarantine.csv"
+    file.parent.mkdir()
+    file.write_text('path,error,count\nother.mp4,broken,2\nv1.mp4,"bro')
+    examples(quarantined(source).train_dataloader())
+    assert list(listed(source)) == ["other.mp4", "v4.npy"]
 
 
 def test_a_list_that_cannot_be_written_is_an_error(source, tmp_path):

@@ -76,6 +76,7 @@ def content(kind, folder):
         "flickr": flickr,
         "csv": lambda: table(folder / "scratch", ","),
         "tsv": lambda: table(folder / "scratch", "\t"),
+        "csv_of_semicolons": lambda: table(folder / "scratch", ";"),
         "jsonl": jsonl,
         "jsonl_of_lists": lambda: jsonl(PICTURES, ("image", "captions", "split")),
     }[kind]()
@@ -92,6 +93,8 @@ def content(kind, folder):
         ("flickr", "x.tsv"),
         ("csv", "x.csv"),
         ("csv", "captions.txt"),
+        ("csv_of_semicolons", "x.csv"),
+        ("csv_of_semicolons", "captions.txt"),
         ("tsv", "x.tsv"),
         ("tsv", "captions.txt"),
         ("jsonl", "x.jsonl"),
@@ -105,7 +108,7 @@ def test_every_format_is_recognised_and_says_the_same(tmp_path, images, kind, na
     assert [(picture.path, picture.captions, picture.split) for picture in found] == [
         (images / name, texts, split if has_splits else None) for name, texts, split in PICTURES
     ]
-    assert found == read_captions(path, images, kind.removesuffix("_of_lists"))
+    assert found == read_captions(path, images, kind.partition("_")[0])
 
 
 def test_the_place_is_that_of_the_first_line(tmp_path, images):

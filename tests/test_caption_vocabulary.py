@@ -60,8 +60,16 @@ def test_subwords_are_trained_anew_for_another_training_split(tmp_path):
 def test_rare_words_are_left_out(root):
     tokenizer = prepared(root, minimum_count=3, vocab_size=12).tokenizers["target"]
     assert tokenizer.encode("a blue square on left")[3:] == [UNK_ID, UNK_ID]
-    with pytest.raises(DataError, match=r"8 words occur 3 times .*Set --data\.vocab_size to 12"):
-        module(root, minimum_count=3).prepare_data()
+
+
+def test_a_vocabulary_with_room_for_more_words_says_so(root, monkeypatch):
+    messages = []
+    monkeypatch.setattr("datamodules.word_vocabulary.rank_zero_info", messages.append)
+    tokenizer = prepared(root, minimum_count=3, vocab_size=15).tokenizers["target"]
+    assert list(tokenizer.unused_ids) == [12, 13, 14]
+    assert tokenizer.encode("a blue square on left")[3:] == [UNK_ID, UNK_ID]
+    [message] = messages
+    assert "other 3 stay unused. --data.vocab_size=12 is enough" in message
 
 
 def test_captions_can_be_learned_as_they_stand(root):

@@ -111,7 +111,7 @@ def test_a_data_module_that_does_not_tell_its_files_is_an_error():
     class Secretive(SequenceDataModule):
         split_loader = None
 
-    with pytest.raises(ConfigError, match="Secretive does not say which files it has"):
+    with pytest.raises(ConfigError, match=r"Secretive does not say .* Let it have a method iter"):
         Secretive().iter_readings()
 
 
@@ -170,3 +170,23 @@ def test_files_are_read_at_the_same_time_and_reported_in_order():
 
     readings = [Reading("first", fail), Reading("second", barrier.wait)]
     assert read_all(readings) == [Finding("first", "is bad"), Finding("second", None)]
+
+
+@pytest.mark.parametrize(
+    ("name", "problem", "expected"),
+    [
+        ("s/a.csv", "s/a.csv: is empty.", "is empty."),
+        ("s/a.csv", "s/a.csv:7: no number.", "line 7: no number."),
+        ("s/a.csv", "s/a.csv has 2 lines.", "has 2 lines."),
+        ("s/a.csv (labels)", "s/a.csv: only 'x'.", "only 'x'."),
+        ("v (1).npy", "v (1).npy: is empty.", "is empty."),
+        ("a.en and a.de", "a.en:7: invalid UTF-8.", "a.en:7: invalid UTF-8."),
+        ("s/a.c", "s/a.csv: is empty.", "s/a.csv: is empty."),
+        ("s/a.csv", "t/s/a.csv: is empty.", "t/s/a.csv: is empty."),
+    ],
+)
+def test_a_problem_does_not_repeat_the_name(name, problem, expected):
+    def fail():
+        raise DataError(problem)
+
+    assert read_all([Reading(name, fail)]) == [Finding(name, expected)]

@@ -1,3 +1,4 @@
+import csv
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from toy_clips import CLASSES, ROWS, SIZE, module, of_split, write_corpus
 
 import seq2seq.confusion
-from seq2seq.confusion import ConfusionLogger
+from seq2seq.confusion import ConfusionLogger, write_classes
 from seq2seq.tasks.video import VideoClassifier
 
 FILES = ("confusion_test.png", "confusion_val.png")
@@ -80,6 +81,33 @@ def test_every_validation_and_test_is_drawn(make_trainer, data, logger, drawn, t
     for name in FILES:
         with Image.open(tmp_path / name) as figure:
             assert min(figure.size) > 200
+
+
+def rows_of(file):
+    with file.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_the_numbers_of_each_class_are_written_beside_it(make_trainer, data, drawn, tmp_path):
+    task, trainer = classifier(), make_trainer(callbacks=[ConfusionLogger()])
+    trainer.validate(task, data, verbose=False)
+    trainer.test(task, data, verbose=False)
+    for (confusion, *_), split in zip(drawn, ("val", "test"), strict=True):
+        rows = rows_of(tmp_path / f"classes_{split}.csv")
+        assert [row["class"] for row in rows] == list(CLASSES)
+        assert [int(row["examples"]) for row in rows] == confusion.sum(dim=1).tolist()
+        assert [int(row["correct"]) for row in rows] == confusion.diag().tolist()
+
+
+def test_a_class_is_told_with_what_it_is_most_often_taken_for(tmp_path):
+    confusion = torch.tensor([[5, 1, 3, 3], [0, 4, 0, 0], [0, 2, 0, 0], [0, 0, 0, 0]])
+    write_classes(tmp_path / "classes.csv", confusion, ["a, b", "bow", "\u624b", "none"])
+    assert [list(row.values()) for row in rows_of(tmp_path / "classes.csv")] == [
+        ["a, b", "12", "5", "0.4167", "\u624b", "3"],
+        ["bow", "4", "4", "1.0000", "", ""],
+        ["\u624b", "2", "0", "0.0000", "bow", "2"],
+        ["none", "0", "0", "", "", ""],
+    ]
 
 
 def test_without_tensorboard_the_file_is_there_all_the_same(make_trainer, data, tmp_path):

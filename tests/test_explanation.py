@@ -13,12 +13,13 @@ import seq2seq
 from seq2seq.batches import NOTHING, Prediction
 from seq2seq.errors import ConfigError
 from seq2seq.explanation import explain, require_explainable
-from seq2seq.explanation_page import ExplanationPage
+from seq2seq.explanation_page import END_OF_TEXT, ExplanationPage
 from seq2seq.nn.pooling import PoolingKind
 from seq2seq.predict import main
 from seq2seq.search import SearchOptions
 from seq2seq.sequences import shift_right
 from seq2seq.tasks.translation import Translator
+from seq2seq.tokenizers import SubwordTokenizer
 
 GREEDY = SearchOptions(beam_size=1)
 SENTENCES = [text for text, _ in texts(4, seed=8)]
@@ -42,7 +43,7 @@ def test_a_contribution_is_the_growth_of_the_log_probability_with_the_word(pooli
         inputs = task.collate([line]).inputs
         labels = torch.tensor([task.tokenizers["target"].encode(found.text)])
         embedded = task.encoder.embedding(inputs.tokens).detach()
-        assert found.source_tokens == [*line.split(), "</s>"]
+        assert found.source_tokens == [*line.split(), END_OF_TEXT]
         assert found.contributions.shape == (task.label_steps, len(found.source_tokens))
         for place in range(len(found.source_tokens)):
             log_probs = []
@@ -80,6 +81,32 @@ def test_weights_get_no_gradient_from_an_explanation():
     task = classifier()
     explained(task, SENTENCES, "gradient")
     assert all(parameter.grad is None for parameter in task.parameters())
+
+
+@pytest.mark.parametrize(
+    ("keep", "expected"),
+    [("start", "Black Zebra's"), ("end", "'s pale DEEP"), ("both", "Black Zebra DEEP")],
+)
+def test_words_are_shown_as_the_text_spells_them(keep, expected):
+    line = "Black Zebra's, pale DEEP"
+    cut = classifier(max_length=3, keep=keep)
+    batch = cut.collate([line])
+    best = [first for first, *_ in cut.predict_batch(batch, GREEDY)]
+    [found] = explain(cut, batch, best, "gradient", [line])
+    assert found.source_tokens == [*expected.replace("'s", " 's").split(), END_OF_TEXT]
+    [plain] = explain(cut, batch, best, "gradient")
+    assert "Zebra" not in plain.source_tokens
+    assert torch.equal(plain.contributions, found.contributions)
+
+
+def test_subwords_are_shown_as_they_are():
+    subwords = SubwordTokenizer.train(["a dark day", "a light day"], 15, "char")
+    task = classifier(vocab_size=subwords.vocab_size)
+    task.tokenizers["source"] = subwords
+    batch = task.collate(["a dart"])
+    best = [first for first, *_ in task.predict_batch(batch, GREEDY)]
+    [found] = explain(task, batch, best, "gradient", ["a dart"])
+    assert found.source_tokens == [*subwords.pieces(subwords.encode("a dart")), END_OF_TEXT]
 
 
 # Attention.
@@ -156,8 +183,8 @@ def test_subwords_of_a_word_stand_together_and_words_apart():
         text = page(prediction(tokens, [1.0] * len(tokens)))
         return re.sub("<.*?>", "", text.rpartition("<p>")[2].partition("</p>")[0])
 
-    assert shown(["▁un", "like", "ly", "▁so", "</s>"]) == "unlikely so&lt;/s&gt;"
-    assert shown(["not", "so", "</s>"]) == "not so &lt;/s&gt;"
+    assert shown(["▁un", "like", "ly", "▁so", END_OF_TEXT]) == "unlikely so (end of text)"
+    assert shown(["not", "so", END_OF_TEXT]) == "not so (end of text)"
 
 
 def test_every_label_has_its_words_and_a_text_without_one_says_so():
@@ -239,7 +266,7 @@ def test_rows_have_contributions_on_request(predict, kind):
         )
         assert record == bare
         if TOKENIZER.encode(bare["source"]):
-            assert tokens[-1] == "</s>"
+            assert tokens[-1] == END_OF_TEXT
             [step] = contributions
             assert len(step) == len(tokens)
             assert step == pytest.approx(alone["contributions"][0], rel=1e-2, abs=1e-6)
@@ -247,6 +274,14 @@ def test_rows_have_contributions_on_request(predict, kind):
                 assert sum(step) == pytest.approx(1, abs=1e-3)
         else:
             assert contributions is None
+
+
+def test_rows_have_the_words_of_the_line_as_it_spells_them(predict):
+    rows = map(json.loads, predict("--format", "jsonl", "--explain", "gradient").splitlines())
+    for row in rows:
+        words = row.get("source_tokens", [])
+        assert words[:-1] == TOKENIZER.spellings(row["source"])
+        assert "<unk>" not in words
 
 
 def test_a_page_shows_the_lines_in_their_order(predict, tmp_path):

@@ -1,7 +1,10 @@
 import io
 import json
 import shutil
+import signal
 import tarfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -11,7 +14,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from toy_captions import VOCAB, captioner, module, write_corpus, write_weights
 from toy_shards import assert_equal, batches, files_of, in_memory, videos, write
 
-from datamodules import CaptionDataModule
+from datamodules import CaptionDataModule, shard_writer
 from datamodules.check import read_all
 from datamodules.shard_features import FeatureFiles
 from seq2seq.callbacks import SampleLogger
@@ -144,6 +147,40 @@ def test_an_interrupted_run_goes_on(root, weights, sharded, tmp_path, monkeypatc
     monkeypatch.undo()
     assert write_features(root, weights, tmp_path / "out", flip=True).kept == 6
     assert files_of(tmp_path / "out") == files_of(sharded)
+
+
+@pytest.fixture
+def hears_ctrl_c():
+    # A shell lets what it runs in the background ignore it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("hears_ctrl_c")
+def test_ctrl_c_does_not_wait_for_the_shard(root, weights, tmp_path, monkeypatch):
+    made, is_interrupted = [], threading.Event()
+    make = FeatureFiles.make
+
+    def make_slowly(self, split, paths):
+        for contents in make(self, split, paths):
+            made.append(split)
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            assert is_interrupted.wait(60)
+            yield contents
+
+    class Pool(ThreadPoolExecutor):
+        def shutdown(self, *arguments, **options):
+            is_interrupted.set()
+            super().shutdown(*arguments, **options)
+
+    monkeypatch.setattr(FeatureFiles, "make", make_slowly)
+    monkeypatch.setattr(shard_writer, "ThreadPoolExecutor", Pool)
+    with pytest.raises(KeyboardInterrupt):
+        write_features(root, weights, tmp_path / "out")
+    assert made == ["train"]
+    assert not [*(tmp_path / "out").glob("*.tar")]
+    assert not [*(tmp_path / "out").glob(".*.partial")]
 
 
 def test_bad_pictures_are_left_out(root, weights, tmp_path):

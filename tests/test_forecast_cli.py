@@ -56,3 +56,12 @@ def test_channels_are_linked(run):
     done = seq2seq(run, "fit", *TINY, "--data.num_channels", "2")
     assert done.status == 2
     assert "--data.num_channels is 2: a wave has 1" in done.errors
+
+
+def test_predict_names_the_command_that_forecasts(run):
+    checkpoint = ["--ckpt_path", "runs/sine/best.ckpt"]
+    for options, named in (([], "--ckpt_path X"), (checkpoint, " ".join(checkpoint))):
+        done = seq2seq(run, "predict", *TINY, *options)
+        assert done.status == 2
+        expected = f"Use seq2seq-predict {named} --input series.csv --horizon N."
+        assert done.errors.strip().endswith(expected)

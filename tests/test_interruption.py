@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import toy_reviews
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
@@ -12,6 +13,7 @@ from seq2seq.checkpoint_files import DurableCheckpointIO
 from seq2seq.errors import CheckpointError
 from seq2seq.interruption import LastCheckpoint
 from seq2seq.tasks.options import Optimization, TeacherForcing
+from seq2seq.tasks.text_classification import TextClassifier
 
 
 class Alarm(Callback):
@@ -29,15 +31,31 @@ class Alarm(Callback):
 
 
 @pytest.fixture
-def fit(make_dates, make_translator, make_trainer, tmp_path):
-    """Return what trains with dropout, scheduled sampling and accumulated gradients."""
+def build_translator(make_dates, make_translator):
+    forcing = TeacherForcing(schedule="exponential", decay_steps=5.0)
+    learning = {"teacher_forcing": forcing, "optimization": Optimization()}
+    return lambda: (make_translator(dropout=0.4, word_dropout=0.2, **learning), make_dates())
 
-    def fit(name, *callbacks, seed=1, num_workers=0, **options):
+
+@pytest.fixture
+def build_classifier(tmp_path):
+    source = toy_reviews.write_splits(tmp_path / "reviews")
+    sizes = {"embedding_size": 5, "hidden_size": 6, "decoder_size": 7}
+    learning = {"dropout": 0.4, "word_dropout": 0.2, "optimization": Optimization()}
+    return lambda: (
+        TextClassifier(14, 2, **sizes, **learning),
+        toy_reviews.module(source, batch_size=7),
+    )
+
+
+@pytest.fixture(params=["build_translator", "build_classifier"])
+def fit(request, make_trainer, tmp_path):
+    """Return what trains with dropout, random choices and accumulated gradients."""
+    build = request.getfixturevalue(request.param)
+
+    def fit(name, *callbacks, seed=1, **options):
         torch.manual_seed(seed)
-        forcing = TeacherForcing(schedule="exponential", decay_steps=5.0)
-        task = make_translator(
-            dropout=0.4, word_dropout=0.2, teacher_forcing=forcing, optimization=Optimization()
-        )
+        task, data = build()
         # As the command line makes it.
         last = LastCheckpoint(
             dirpath=tmp_path / name,
@@ -54,7 +72,6 @@ def fit(make_dates, make_translator, make_trainer, tmp_path):
             limit_train_batches=7,
             plugins=[DurableCheckpointIO()],
         )
-        data = make_dates(num_workers=num_workers)
         trainer.fit(task, data, weights_only=True, **options)
         return {name: value.clone() for name, value in task.state_dict().items()}
 

@@ -1,6 +1,9 @@
 """Runs of the command line in processes of their own, ended by signals."""
 
+import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -10,6 +13,7 @@ import torch
 from command_line import QUICKSTART
 
 pytestmark = pytest.mark.slow
+LIMIT_SECONDS = 300  # of a machine with other things to do
 
 OPTIONS = [
     *("--config", str(QUICKSTART)),
@@ -35,10 +39,19 @@ main()
 """
 
 
-def start(folder, *options):
+def start(folder, *options, **variables):
     (folder / "run.py").write_text(SLOWLY)
     command = [sys.executable, "run.py", "fit", *OPTIONS, *options]
-    return subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
+    environment = {**os.environ, **variables}
+    return subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_next_checkpoint(folder, run, saved=None):
+    """Wait until a run has saved something of its own; ``saved`` is when that was there before."""
+    checkpoint = folder / "run/last.ckpt"
+    while not checkpoint.exists() or checkpoint.stat().st_mtime_ns == saved:
+        assert run.poll() is None, run.stderr.read()
+        time.sleep(0.01)
 
 
 def end_midway(folder, number, *options):
@@ -46,9 +59,7 @@ def end_midway(folder, number, *options):
     checkpoint = folder / "run/last.ckpt"
     saved = checkpoint.stat().st_mtime_ns if checkpoint.exists() else None
     run = start(folder, *options)
-    while not checkpoint.exists() or checkpoint.stat().st_mtime_ns == saved:
-        assert run.poll() is None, run.stderr.read()
-        time.sleep(0.01)
+    wait_for_next_checkpoint(folder, run, saved)
     time.sleep(0.1)
     run.send_signal(number)
     run.communicate()
@@ -83,3 +94,28 @@ def test_a_killed_run_ends_as_one_that_was_not_killed(tmp_path, whole):
 def test_a_run_that_is_told_to_end_saves_and_says_so(tmp_path, whole, number):
     assert end_midway(tmp_path, number) == 143
     assert_same(finish(tmp_path), whole)
+
+
+def test_where_one_of_two_processes_is_told_to_end_both_do(tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    options = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
+    common = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "NODE_RANK": "0"}
+    first, second = (
+        start(tmp_path, *options, **common, WORLD_SIZE="2", LOCAL_RANK=str(rank)) for rank in (0, 1)
+    )
+    try:
+        wait_for_next_checkpoint(tmp_path, first)
+        second.send_signal(signal.SIGUSR1)
+        errors = [run.communicate(timeout=LIMIT_SECONDS)[1] for run in (first, second)]
+    finally:
+        for run in (first, second):
+            run.kill()
+    assert [run.returncode for run in (first, second)] == [143, 143], errors
+    assert sum(each.count("Asked to end: saved") for each in errors) == 1
+    checkpoints = {path.name for path in (tmp_path / "run").rglob("*.ckpt*")}
+    assert checkpoints - {"best.ckpt"} == {"last.ckpt"}
+    [steps] = re.findall(r"last\.ckpt after step (\d+)", "".join(errors))
+    checkpoint = torch.load(tmp_path / "run/last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == int(steps) > 0

@@ -7,6 +7,7 @@ import torch
 from command_line import seq2seq
 from test_configs import CONFIGS
 
+from datamodules.check import read_all
 from datamodules.motion import FRAMES, LABELS, SIZE, MotionDataModule, draw_frames, generate_clip
 from seq2seq.batches import VideoInput
 from seq2seq.encoders.frames import SmallNetwork
@@ -272,3 +273,10 @@ def best_accuracy(folder):
         if "ModelCheckpoint" in name and state.get("best_model_score") is not None
     ]
     return float(callback["best_model_score"])
+
+
+def test_the_check_of_the_files_writes_them_first(tmp_path):
+    data = module(tmp_path / "new")
+    found = read_all(data.iter_readings())
+    assert len(found) == sum(data.counts.values())
+    assert all(problem is None for _, problem in found)

@@ -3,7 +3,9 @@
 import csv
 import io
 import json
+import logging
 import math
+import re
 import shutil
 import sys
 
@@ -72,6 +74,10 @@ def expected(classifier, path, **options):
     return predictions
 
 
+def warned(caplog):
+    return [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING]
+
+
 def text_row(path, prediction):
     return f"{path}\t{prediction.text}\t{math.exp(prediction.token_log_probs[0]):.4f}\n"
 
@@ -114,14 +120,31 @@ def test_a_list_may_name_files_and_folders_of_frames(predict, videos, monkeypatc
     assert "a folder without pictures is no video" in rows[4][1]
 
 
-def test_a_broken_tail_is_cut_off(predict, classifier, tmp_path):
-    whole = write_video(tmp_path / "whole.mkv", "ffv1", count=FRAMES, size=(96, 64))
+def test_a_broken_tail_is_cut_off(predict, classifier, tmp_path, caplog):
+    whole = write_video(tmp_path / "whole.mkv", "ffv1", count=20, size=(96, 64))
     broken = cut_off(shutil.copy(whole, tmp_path / "broken.mkv"), 0.6)
     status, output = predict(broken)
     assert status == 0
+    [message] = warned(caplog)
+    assert re.fullmatch(rf"{broken}: breaks off at 1\.[0-4]0 s; .*", message)
     [best] = expected(classifier, broken)
     assert output == text_row(broken, best)
     assert not torch.equal(best.probabilities, expected(classifier, whole)[0].probabilities)
+
+
+def test_a_broken_tail_is_told_once_for_each_file_that_has_one(predict, tmp_path, caplog):
+    path = save_classifier(tmp_path, attention="dot")
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    names = ["a.mkv", "b.mkv", "whole.mkv"]
+    for name in names:
+        write_video(folder / name, "ffv1", count=20, size=(96, 64))
+    for name in names[:2]:
+        cut_off(folder / name, 0.6)
+    figures = str(tmp_path / "figures")
+    assert predict(folder, "--attention_dir", figures, checkpoint=path)[0] == 0
+    told = sorted(message.partition(": ")[0] for message in warned(caplog))
+    assert told == [str(folder / name) for name in names[:2]]
 
 
 def test_the_batch_size_changes_nothing(classifier, all_videos):
@@ -237,13 +260,15 @@ def test_rows_of_frames_in_jsonl_and_csv(predict, videos):
             assert next(iter(step.items())) == (record["text"], record["probability"])
 
 
-def test_frames_up_to_a_broken_tail_have_rows(predict, tmp_path):
-    path = write_video(tmp_path / "cut.mkv", "ffv1", count=FRAMES, size=(96, 64))
+def test_frames_up_to_a_broken_tail_have_rows(predict, tmp_path, caplog):
+    path = write_video(tmp_path / "cut.mkv", "ffv1", count=20, size=(96, 64))
     status, output = predict(cut_off(path, 0.6), "--per_frame")
     assert status == 0
     seconds = [row.split("\t")[1] for row in output.splitlines()]
-    assert 5 <= len(seconds) <= 8
+    assert 10 <= len(seconds) <= 14
     assert seconds == [f"{n / RATE_HZ:.3f}" for n in range(len(seconds))]
+    [message] = warned(caplog)
+    assert f"cut.mkv: breaks off at {len(seconds) / RATE_HZ:.2f} s" in message
 
 
 def test_half_the_bits_change_frames_little(checkpoint, classifier, all_videos):

@@ -8,11 +8,13 @@ from PIL import Image
 from toy_captions import ENTRIES, write_corpus
 from toy_clips import ROWS, of_split
 from toy_clips import write_corpus as write_videos
-from toy_shards import files_of, sharded_pictures, write
+from toy_shards import SHARD_BYTES, files_of, sharded_pictures, write
 from toy_shards import pictures as read_pictures
 from toy_shards import videos as read_videos
 
 from datamodules import shard_writer
+from datamodules.shard_store import open_store
+from datamodules.shard_writer import write_shards
 from seq2seq.errors import DataError
 
 
@@ -129,7 +131,27 @@ def test_shards_of_an_earlier_run_that_are_too_many_are_removed(root, tmp_path):
         "train-000001-mine.tar",
         "val-000000.tar",
     ]
-    assert len([*(tmp_path / "out/.prepared").iterdir()]) == 3
+    assert len([*(tmp_path / "out/.prepared").glob("*.json")]) == 3
+
+
+def test_a_split_that_there_is_no_more_is_removed(root, tmp_path):
+    data = read_pictures(root)
+    write(data, tmp_path / "out")
+    source = data.shard_source()
+    without = source._replace(items=[item for item in source.items if item.split != "test"])
+    for output in ("out", "new"):
+        write_shards(without, open_store(str(tmp_path / output)), SHARD_BYTES, 2)
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "new")
+    assert not [*(tmp_path / "out/.prepared").glob("test-*")]
+
+
+def test_only_one_run_at_a_time_writes_into_a_folder(root, tmp_path):
+    with (
+        open_store(str(tmp_path / "out")).claimed(),
+        pytest.raises(DataError, match=r"out: another seq2seq-prepare is writing there\. Wait for"),
+    ):
+        write(read_pictures(root), tmp_path / "out")
+    assert write(read_pictures(root), tmp_path / "out").shards == 6
 
 
 # Bad files.

@@ -1,18 +1,20 @@
+import pkgutil
 import re
 
 import numpy as np
 import pytest
 import yaml
+from fsspec.implementations.memory import MemoryFileSystem
 from toy_captions import BACKBONE, VOCAB, write_corpus, write_weights
 from toy_clips import RATE_HZ
 from toy_clips import write_corpus as write_videos
 from toy_reviews import write_splits as write_reviews
-from toy_shards import SHARD_BYTES, files_of, write
+from toy_shards import SHARD_BYTES, files_of, in_memory, write
 from toy_shards import pictures as read_pictures
 from toy_shards import videos as read_videos
 from toy_translation import write_splits as write_pairs
 
-from datamodules import ReviewDataModule, TranslationDataModule
+from datamodules import CaptionDataModule, ReviewDataModule, TranslationDataModule
 from seq2seq.errors import ConfigError, DataError
 from seq2seq.prepare import main, run
 
@@ -41,24 +43,65 @@ def test_a_recipe_is_prepared_and_read(root, tmp_path, capsys):
     written = run(["--config", config, "--output", output, "--shard_mb", str(SHARD_BYTES / 1e6)])
     assert capsys.readouterr().out == (
         "11 samples in 6 shards, 0 of them kept from an earlier run; 0 bad files left out.\n"
-        f"Read them with --data.format shards, from {output}.\n"
+        f"Read them with --data CaptionDataModule --data.format shards --data.captions {output}.\n"
     )
     write(read_pictures(root), tmp_path / "same")
     assert written.shards == 6
     assert files_of(tmp_path / "out") == files_of(tmp_path / "same")
-    with pytest.raises(ConfigError, match=r"out has shards already\. Give a recipe that reads"):
-        run(
-            [
-                *("--config", config, "--output", str(tmp_path / "again")),
-                *("--data.format", "shards", "--data.captions", output),
-            ]
-        )
 
 
-def test_generated_data_is_generated_first(tmp_path):
-    options = {"root": str(tmp_path / "clips"), "train_count": 10, "val_count": 2, "test_count": 1}
-    config = recipe(tmp_path, "MotionDataModule", **options)
-    assert run(["--config", config, "--output", str(tmp_path / "out")]).samples == 13
+def test_what_is_wrong_with_the_output_is_found_before_the_work(root, tmp_path, monkeypatch):
+    captions = {"captions": str(root / "captions.csv"), "images": str(root / "images")}
+    config = recipe(tmp_path, "CaptionDataModule", **captions)
+    work = []
+    monkeypatch.setattr(CaptionDataModule, "prepare_data", lambda _: work.append(1))
+    with pytest.raises(ConfigError, match=r"in shards already: leave it out, or give a recipe"):
+        run(["--config", config, "--output", str(tmp_path / "out"), "--data.format", "shards"])
+    with pytest.raises(DataError, match=r"nosuch://bucket/x: Protocol not known.*Give a folder"):
+        run(["--config", config, "--output", "nosuch://bucket/x"])
+
+    def out_of_reach(*_):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", out_of_reach)
+    with pytest.raises(DataError, match=r"memory://out/index\.json: cannot be read \(no route"):
+        run(["--config", config, "--output", "memory://out"])
+    assert not work
+
+
+def test_data_and_model_are_built_once(root, tmp_path, monkeypatch):
+    weights = str(write_weights(tmp_path / "weights.pt"))
+    config = captioning_recipe(root, tmp_path, {"backbone_weights": weights})
+    built = []
+    init = CaptionDataModule.__init__
+    monkeypatch.setattr(
+        CaptionDataModule, "__init__", lambda self, *a, **b: built.append(init(self, *a, **b))
+    )
+    run(["--config", config, "--output", str(tmp_path / "out")])
+    assert len(built) == 1
+
+
+COUNTS = {"train_count": 10, "val_count": 2, "test_count": 1}
+GENERATED = {"MotionDataModule": COUNTS, "ShapesDataModule": {**COUNTS, "vocab_size": 9}}
+
+
+@pytest.mark.parametrize("kind", GENERATED)
+def test_generated_data_is_generated_first(tmp_path, capsys, kind):
+    config = recipe(tmp_path, kind, root=str(tmp_path / "data"), **GENERATED[kind])
+    output = str(tmp_path / "out")
+    assert run(["--config", config, "--output", output]).samples == 13
+    reader, option = {
+        "MotionDataModule": ("VideoDataModule", "source"),
+        "ShapesDataModule": ("CaptionDataModule", "captions"),
+    }[kind]
+    assert capsys.readouterr().out.endswith(
+        f"Read them with --data {reader} --data.format shards --data.{option} {output}.\n"
+    )
+
+
+def test_shards_of_generated_data_are_read(tmp_path):
+    config = recipe(tmp_path, "MotionDataModule", root=str(tmp_path / "clips"), **COUNTS)
+    run(["--config", config, "--output", str(tmp_path / "out")])
     data = read_videos(tmp_path / "out", format="shards", num_classes=10)
     [batch] = data.test_dataloader()
     assert batch.references == (("glide left",),)
@@ -87,8 +130,6 @@ def test_the_exit_status_tells_what_was_wrong(tmp_path, monkeypatch, capsys):
     assert status_of(monkeypatch, *arguments, "--colour", "red") == 2
     assert status_of(monkeypatch) == 2
     assert "nothing to prepare: give a --config" in capsys.readouterr().err
-    assert status_of(monkeypatch, *arguments[:-2]) == 2
-    assert "--output is not set: give a folder or URL" in capsys.readouterr().err
 
 
 # Features of pictures.
@@ -108,7 +149,8 @@ def test_features_of_a_recipe_are_prepared(root, tmp_path, capsys):
     output = str(tmp_path / "out")
     assert run(["--config", config, "--output", output]).samples == 11
     assert capsys.readouterr().out.endswith(
-        f"Read them with --data.format shards --data.cache_features true, from {output}.\n"
+        "Read them with --data CaptionDataModule --data.format shards --data.cache_features true "
+        f"--data.captions {output}.\n"
     )
     assert run(["--config", config, "--output", output, "--workers", "5"]).kept == 3
 
@@ -172,6 +214,33 @@ def test_generated_text_is_generated_and_prepared(tmp_path, capsys):
     cache = tmp_path / "dates/.seq2seq_cache"
     assert f"lies ready in {cache}, " in capsys.readouterr().out
     assert [*cache.glob("corpus-*")]
+
+
+@pytest.mark.parametrize("kind", GENERATED)
+def test_without_an_output_pictures_and_videos_are_prepared_as_they_are(tmp_path, capsys, kind):
+    options = {"root": str(tmp_path / "data"), **GENERATED[kind]}
+    config = recipe(tmp_path, kind, **options)
+    assert run(["--config", config]) is None
+    cache = tmp_path / "data/.seq2seq_cache"
+    assert capsys.readouterr().out == (
+        f"The {kind} is prepared. What it keeps on disk goes to {cache}, where runs with the same "
+        "--data options find it; --data.cache_dir chooses another place. Frames and features are "
+        "made when training begins; shards are written with --output.\n"
+    )
+    data = pkgutil.resolve_name(f"datamodules.{kind}")(**options)
+    data.setup("fit")  # which makes nothing
+
+
+def test_shards_are_prepared_without_an_output(root, tmp_path):
+    write(read_pictures(root), tmp_path / "out")
+    cache = tmp_path / "cache"
+    options = {"format": "shards", "vocabulary": "word", "vocab_size": VOCAB}
+    with in_memory(tmp_path / "out") as url:
+        config = recipe(
+            tmp_path, "CaptionDataModule", captions=url, cache_dir=str(cache), **options
+        )
+        assert run(["--config", config]) is None
+    assert len([*cache.glob("shards/*.jsonl")]) == 3  # their tables
 
 
 def test_series_have_nothing_to_prepare_but_are_checked(tmp_path, capsys):

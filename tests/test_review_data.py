@@ -1,5 +1,6 @@
 import logging
 import os
+import re
 
 import numpy as np
 import pytest
@@ -148,8 +149,22 @@ def test_the_vocabulary_has_the_most_frequent_words(source):
     counts = {word: words.count(word) for word in set(words)}
     expected = sorted(counts, key=lambda word: (-counts[word], word))[:10]
     assert prepared(source).tokenizers["source"].pieces(range(4, 14)) == expected
-    with pytest.raises(DataError, match=r"--data\.vocab_size to 19 or less"):
-        prepared(source, vocab_size=20)
+
+
+def test_a_vocabulary_with_room_for_more_words_says_so(source, monkeypatch):
+    messages = []
+    monkeypatch.setattr("datamodules.word_vocabulary.rank_zero_info", messages.append)
+    full = prepared(source, vocab_size=19).tokenizers["source"]
+    assert (full.vocab_size, messages) == (19, [])
+    data = prepared(source, vocab_size=22)
+    tokenizer = data.tokenizers["source"]
+    assert (tokenizer.vocab_size, list(tokenizer.unused_ids)) == (22, [19, 20, 21])
+    assert tokenizer.pieces(range(19)) == full.pieces(range(19))
+    [message] = messages
+    assert "has words for 19 ids of the vocabulary" in message
+    assert "other 3 stay unused. --data.vocab_size=19 is enough" in message
+    data.prepare_data()  # from the cache
+    assert messages == [message] * 2
 
 
 def test_subwords_are_an_option(source):
@@ -286,9 +301,39 @@ def test_every_file_is_checked(tmp_path):
         return {os.path.relpath(name, tmp_path): problem for name, problem in found}
 
     found = problems(predict=str(tmp_path / "new.txt"))
-    assert list(found) == ["r/a/1.txt", "r/a/2.txt", "r/b/1.txt", "r/b/2.txt", "new.txt"]
+    names = ["r/a/1.txt", "r/a/2.txt", "r/b/1.txt", "r/b/2.txt", "r (labels)", "new.txt"]
+    assert list(found) == names
     assert found["r/a/1.txt"] is found["r/b/2.txt"] is None
     assert found["r/a/2.txt"].startswith("reviews without a word (1): a/2.txt")
     assert found["r/b/1.txt"].startswith("invalid UTF-8")
-    assert "new.txt:2: invalid UTF-8" in found["new.txt"]
+    assert "line 2: invalid UTF-8" in found["new.txt"]
+    assert found["r (labels)"].endswith("there are files that cannot be used. Mend those first.")
     assert problems(on_empty="drop")["r/a/2.txt"] is None
+
+
+@pytest.mark.parametrize(
+    ("labels", "options", "message"),
+    [
+        ({"test": "worse"}, {}, r"labels that training lacks \(1\): 'worse' \(test: test\.jsonl"),
+        ({"train": "worse"}, {}, r"the training reviews have 3 labels \(.*\), not 2\. Set"),
+        ({}, {"num_classes": 5}, r"the training reviews have 2 labels .*num_classes=2\."),
+        ({}, {"label_steps": 2}, "another number of labels than 2"),
+        ({}, {}, None),
+    ],
+)
+def test_labels_that_cannot_be_used_together_are_found_by_the_check(
+    tmp_path, labels, options, message
+):
+    for split in ("train", "test"):
+        rows = [*reviews(20, 1), *([("so so", labels[split])] if split in labels else [])]
+        write_jsonl(tmp_path / f"{split}.jsonl", rows)
+    data = module(tmp_path, **options)
+    *files, last = read_all(data.iter_readings())
+    assert [problem for _, problem in files] == [None, None]
+    assert last.name == f"{tmp_path} (labels)"
+    if message is None:
+        assert last.problem is None
+        return
+    assert re.search(message, last.problem)
+    with pytest.raises(DataError, match=message):
+        data.prepare_data()

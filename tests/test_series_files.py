@@ -149,24 +149,95 @@ def test_columns_that_cannot_be_chosen_are_an_error(tmp_path, options, message):
         read_series(write(tmp_path, TABLE), **options)
 
 
+ASCENDING = [
+    ["-3", "2.5", "1e1"],
+    ["0", "0,5", "1"],
+    ["0001-01-01", "2020-01-01 12:00"],
+    ["2020-01-01T10:00+01:00", "2020-01-01T10:00Z"],
+    ["2023-12", "2024-01"],
+    ["11.2023", "12.2023", "01.2024"],
+    ["20231231", "20240101"],
+    ["2023/12/31", "2024/1/1"],
+    ["12/31/2023 11:50 PM", "01/01/2024 12:10 AM"],
+    ["31.12.2023 23:50", "01.01.2024 00:10"],
+    ["31/12/2023", "01/01/2024"],
+    ["12-31-2023 23:50:10", "01-01-2024 00:10:00"],
+    ["31.1.24", "1.2.24"],
+    # January to March, or its first days: either way they ascend.
+    ["01/01/2024", "01/02/2024", "01/03/2024"],
+    ["02/01/2024", "01/02/2024", "01/03/2024"],
+]
+
+
+def timed(folder, times):
+    return write(folder, "when;a\n" + "".join(f"{time};1\n" for time in times))
+
+
+@pytest.mark.parametrize("times", ASCENDING)
+def test_times_ascend_however_they_are_written(tmp_path, times):
+    path = timed(tmp_path, times)
+    assert read_series(path, time_column="when").times == tuple(times)
+    assert len(read_series(path, columns=["a"]).values) == len(times)
+    with pytest.raises(DataError, match=r"Sort the rows by time, oldest first, with one row for"):
+        read_series(timed(tmp_path, times[::-1]), time_column="when")
+
+
+@pytest.mark.parametrize("times", ASCENDING)
+def test_a_time_that_repeats_is_an_error_that_names_its_row(tmp_path, times):
+    for step, time in enumerate(times):
+        repeated = [*times[: step + 1], *times[step:]]
+        expected = (
+            rf"a\.csv: row {step + 3}: the time '.*' is the same as that of row {step + 2}, '"
+        )
+        with pytest.raises(DataError, match=expected) as caught:
+            read_series(timed(tmp_path, repeated), time_column="when")
+        assert str(caught.value).count(repr(time)) == 2
+
+
+def test_the_first_time_that_goes_back_is_named(tmp_path):
+    days = [f"{day:02}.04.2024" for day in (1, 2, 7, 5, 6, 3)]
+    expected = r"row 5: the time '05\.04\.2024' is before that of row 4, '07\.04\.2024'\. Sort"
+    with pytest.raises(DataError, match=expected):
+        read_series(timed(tmp_path, days), time_column="when")
+    array = np.array([[[1.0, 5], [2, 6], [3, 7]], [[1, 5], [3, 6], [2, 7]]])
+    path = write(tmp_path, saved(array), "a.npy")
+    with pytest.raises(DataError, match=r"series 2, row 3: the time '2' is before that of row 2"):
+        read_all_series(path, time_column="1")
+
+
 @pytest.mark.parametrize(
-    ("times", "is_refused"),
+    ("times", "expected"),
     [
-        (["3", "2.5", "1"], True),
-        (["2020-03-01", "2020-02-01"], True),
-        (["2020-01-01T10:00Z", "2020-01-01T10:00+01:00"], True),
-        (["0001-01-01", "2020-01-01 12:00"], False),
-        (["Tuesday", "Monday"], False),
-        (["1", "1"], False),
+        (
+            ["2024-01-01", "2024-01-32"],
+            r"row 3: the time '2024-01-32' is not .* as '2024-01-01' is",
+        ),
+        (["1", "", "3"], r"row 3: the time '' is not written as '1' is elsewhere\. Write all"),
+        (["?", "29.04.2024"], r"row 2: the time '\?' is not written as '29\.04\.2024' is"),
+        (["04/29/2024", "29.04.2024"], r"row 3: the time '29\.04\.2024' is not written as '04/29"),
     ],
 )
-def test_the_oldest_values_come_first(tmp_path, times, is_refused):
-    path = write(tmp_path, "when,a\n" + "".join(f"{time},1\n" for time in times))
-    if is_refused:
-        with pytest.raises(DataError, match=rf"from {times[0]} to .*\. Sort the rows, oldest fir"):
-            read_series(path, time_column="when")
-    else:
-        assert read_series(path, time_column="when").times == tuple(times)
+def test_times_are_all_written_in_one_way(tmp_path, times, expected):
+    with pytest.raises(DataError, match=expected):
+        read_series(timed(tmp_path, times), time_column="when")
+
+
+def test_of_times_that_are_not_understood_it_is_said_that_their_order_is_not_checked(
+    tmp_path, caplog
+):
+    series = read_series(timed(tmp_path, ["Tuesday", "Monday"]), time_column="when")
+    assert series.times == ("Tuesday", "Monday")
+    [message] = caplog.messages
+    assert "a.csv: the times are not understood (row 2: 'Tuesday'), so their order" in message
+
+
+def test_a_table_with_other_separators_is_told_which_are_known(tmp_path):
+    path = write(tmp_path, TABLE.replace(",", "|"))
+    for options in ({"time_column": "day"}, {"columns": ["warm"]}, {}):
+        with pytest.raises(DataError, match="separated by commas, semicolons or tabs, and here th"):
+            read_series(path, **options)
+    with pytest.raises(DataError, match=r"no column 'hot'.* to some of them\.$"):
+        read_series(write(tmp_path, TABLE), columns=["hot"])
 
 
 def test_a_file_that_is_not_there_or_not_known_is_an_error(tmp_path):
@@ -188,7 +259,7 @@ HOLES = "a,b\n,1\n2,NaN\nNA,-inf\n?,1e999\n8,11\n-,null\n"
 def test_missing_values_are_named_by_column_and_row(tmp_path):
     expected = (
         r"missing or infinite \(8\): column 'a', row 2; column 'b', row 3; column 'a', row 4; "
-        r"column 'b', row 4; column 'a', row 5; and 3 more\. Mend them, or set missing to 'interp"
+        r"column 'b', row 4; column 'a', row 5; and 3 more\. Mend them, or set --data\.missing"
     )
     with pytest.raises(DataError, match=expected):
         read_series(write(tmp_path, HOLES))

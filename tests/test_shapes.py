@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from datamodules.check import read_all
 from datamodules.shapes import COLOURS, Scene, Shape, ShapesDataModule, draw_scene, generate_scenes
 from seq2seq.errors import ConfigError, DataError
 from seq2seq.sequences import UNK_ID
@@ -155,3 +156,10 @@ def test_a_root_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match=r"file/shapes: the pictures .*Set --data\.root"):
         module(tmp_path / "file" / "shapes").prepare_data()
+
+
+def test_the_check_of_the_files_writes_them_first(tmp_path):
+    data = module(tmp_path / "new")
+    found = read_all(data.iter_readings())
+    assert len(found) == sum(data.counts.values())
+    assert all(problem is None for _, problem in found)

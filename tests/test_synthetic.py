@@ -3,6 +3,7 @@ from datetime import date
 
 import pytest
 
+from datamodules.check import read_all
 from datamodules.synthetic import DatesDataModule, generate_dates
 from seq2seq.errors import ConfigError, DataError
 
@@ -126,3 +127,10 @@ def test_a_root_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match=r"file/dates: the dates .*Set --data\.root"):
         module(tmp_path / "file" / "dates").prepare_data()
+
+
+def test_the_check_of_the_files_writes_them_first(tmp_path):
+    data = module(tmp_path / "new")
+    found = read_all(data.iter_readings())
+    assert len(found) == 4  # the side that is to be predicted, too
+    assert all(problem is None for _, problem in found)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from datamodules.text_files import find_text, read_lines, text_exists
+from datamodules.text_files import find_separator, find_text, read_lines, text_exists
 from seq2seq.errors import DataError
 
 PAIRS = [("a cat", "eine Katze"), ("", ""), ("x\u2028y\x0bz\x85w", "drei")]
@@ -165,3 +165,18 @@ def test_quotes_mean_nothing_in_tsv(tmp_path):
     write(tmp_path / "train.tsv", ['"one ""two\t"eins', 'a "b"\tc'])
     pairs = [(pair.source, pair.target) for pair in find_text(tmp_path, "train", "en", "de")]
     assert pairs == [('"one ""two', '"eins'), ('a "b"', "c")]
+
+
+@pytest.mark.parametrize(
+    ("header", "separator"),
+    [
+        ("path;label", ";"),
+        ("Path\tLABEL\ta,b,c", "\t"),
+        ('"a;b;path",label', ","),
+        ("x;y;z", ";"),
+        ("path", ","),
+    ],
+)
+def test_the_separator_is_what_makes_the_header_name_the_columns(tmp_path, header, separator):
+    (tmp_path / "x.csv").write_text(f"{header}\n1,2,3,4\n")
+    assert find_separator(tmp_path / "x.csv", ("path", "label")) == separator

@@ -59,6 +59,17 @@ def test_a_table_names_videos_and_labels(tmp_path, name):
     ]
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("name", ["clips.csv", "clips.tsv"])
+def test_a_table_may_have_any_separator(tmp_path, name, separator):
+    rows = [["Label", "path", "group"], ["push;the, cup", "a.mp4", "anna"]]
+    with (tmp_path / name).open("w", newline="") as file:
+        csv.writer(file, delimiter=separator).writerows(rows)
+    touch(tmp_path, "a.mp4")
+    [entry] = read_videos(tmp_path / name, label_separator=";")
+    assert (entry.path.name, entry.labels, entry.group) == ("a.mp4", ("push", "the, cup"), "anna")
+
+
 def test_a_table_may_have_parts_groups_and_splits_in_any_order(tmp_path):
     rows = ["test,wave,anna,a.mp4,0.5,2", "train,bow,ben,b.mp4,,3.25", "test,bow,anna,a.mp4,2,"]
     table = write_table(tmp_path, rows, " Split,label,group,path,start,end")

@@ -82,7 +82,7 @@ def test_an_array_is_a_video(tmp_path, array, wanted):
         (ARRAY.astype(np.int64), "an array of int64"),
         (ARRAY.astype(np.float32), "frame 0 has values from 0 to 255"),
         (np.full((2, 3, 4), np.nan), "frame 0 has values from nan"),
-        (np.array([None]), "cannot be read as an array"),
+        (np.array([None]), r"cannot be read as an array .*numpy\.save, as a uint8 array"),
     ],
 )
 def test_an_array_that_is_no_video_is_named(tmp_path, array, match):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from datamodules.check import read_all
 from datamodules.waves import SineDataModule, generate_waves
 from seq2seq.errors import ConfigError, DataError
 
@@ -124,3 +125,7 @@ def test_options_that_cannot_work_are_named_together():
         ready(val_waves=0).val_dataloader()
     with pytest.raises(ConfigError, match=r"--data\.season=91 is more than the 90 steps before"):
         ready(season=91)
+
+
+def test_there_is_no_file_to_check():
+    assert read_all(module().iter_readings()) == []

@@ -26,7 +26,9 @@ srun --kill-on-bad-exit=1 seq2seq fit "$@" \
     --trainer.strategy ddp --ckpt_path last || status=$?
 
 # 143: it was asked to end, and has saved where it was. `scancel` has ended this script before.
-if [[ $status == 143 ]]; then
+# 138: SIGUSR1 (128 + 10) came before the training began, when Python does not listen yet and there
+# is nothing to save.
+if [[ $status == 143 || $status == 138 ]]; then
     scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$status"

@@ -56,8 +56,8 @@ def build_backbone(name: str, layer: str | None, image_size: int) -> Backbone:
     """
     if name not in backbone_names():
         raise ConfigError(
-            f"backbone is {name!r}, which torchvision does not have for classification; choose one "
-            f"of {', '.join(backbone_names())}."
+            f"--model.backbone is {name!r}, which torchvision does not have for classification; "
+            f"choose one of {', '.join(backbone_names())}."
         )
     with warnings.catch_warnings():
         # Advice on initial values of two old networks, and on layers that only training has.
@@ -67,7 +67,7 @@ def build_backbone(name: str, layer: str | None, image_size: int) -> Backbone:
         known = [node for node in used if node in set(trained)]
         if layer is not None and not any(_is_within(node, layer) for node in known):
             raise ConfigError(
-                f"backbone_layer {layer!r} is not in {name}. Its last ones are "
+                f"--model.backbone_layer {layer!r} is not in {name}. Its last ones are "
                 f"{', '.join(known[-12:])}."
             )
         pictures = torch.zeros(1, 3, image_size, image_size)
@@ -76,7 +76,7 @@ def build_backbone(name: str, layer: str | None, image_size: int) -> Backbone:
     shape = _run(network, pictures)["grid"].shape
     if len(shape) != 4:
         raise ConfigError(
-            f"backbone_layer {layer!r} of {name} gives {tuple(shape[1:])} per picture, not "
+            f"--model.backbone_layer {layer!r} of {name} gives {tuple(shape[1:])} per picture, not "
             "channels, rows and columns. Name an earlier layer."
         )
     return Backbone(network, layer, shape[1], (shape[2], shape[3]))
@@ -109,7 +109,7 @@ def _run(network: nn.Module, pictures: Tensor) -> dict[str, Any]:
             outputs: dict[str, Any] = network.eval()(pictures)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(
-            f"image_size={pictures.shape[-1]} does not suit the backbone "
+            f"--model.image_size={pictures.shape[-1]} does not suit the backbone "
             f"({' '.join(str(error).split())[:200]}). Choose another one, such as 224."
         ) from error
     return outputs
@@ -222,7 +222,7 @@ def layers_from(network: nn.Module, layer: str) -> Iterator[tuple[str, nn.Module
     if not starts:
         blocks = dict.fromkeys(name.rpartition(".")[0] or name for name, _ in found)
         raise ConfigError(
-            f"fine_tune_from {layer!r} is no layer of the backbone; choose all or one of "
+            f"--model.fine_tune_from {layer!r} is no layer of the backbone; choose all or one of "
             f"{', '.join(blocks)}."
         )
     yield from found[starts[0] :]

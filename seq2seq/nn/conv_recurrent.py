@@ -216,9 +216,11 @@ def _build_norm(norm: FrameNorm, size: int) -> nn.Module:
 
 def _cell_problems(cell: str, peepholes: bool) -> list[str]:
     if cell not in CONV_CELLS:
-        return [f"cell is {cell!r}; choose one of {', '.join(CONV_CELLS)}."]
+        return [f"--model.cell is {cell!r}; choose one of {', '.join(CONV_CELLS)}."]
     if peepholes and cell != "lstm":
-        return [f"cell {cell!r} has no peepholes; set peepholes=false, or choose cell 'lstm'."]
+        return [
+            f"cell {cell!r} has no peepholes; set --model.peepholes false, or --model.cell lstm."
+        ]
     return []
 
 
@@ -227,27 +229,29 @@ def _size_problems(
 ) -> list[str]:
     problems = []
     if kernel_size < 1 or kernel_size % 2 == 0:
-        problems.append(f"kernel_size is {kernel_size}; it must be odd, so that it has a middle.")
+        problems.append(
+            f"--model.kernel_size is {kernel_size}; it must be odd, so that it has a middle."
+        )
     if len(strides) != num_layers:
         problems.append(
-            f"There are {len(strides)} strides for {num_layers} layers; give one for each layer."
+            f"--model.strides are {len(strides)} for {num_layers} layers; give one for each layer."
         )
     if any(stride < 1 for stride in strides):
-        problems.append(f"strides are {list(strides)}; each must be 1 or more.")
+        problems.append(f"--model.strides are {list(strides)}; each must be 1 or more.")
     if checkpoint_steps is not None and checkpoint_steps < 1:
         problems.append(
-            f"checkpoint_steps is {checkpoint_steps}; it must be 1 or more, or null to keep "
-            "everything."
+            f"--model.checkpoint_steps is {checkpoint_steps}; it must be 1 or more, or null to "
+            "keep everything."
         )
     return problems
 
 
 def _norm_problems(norm: str, size: int) -> list[str]:
     if norm not in get_args(FrameNorm):
-        return [f"norm is {norm!r}; choose one of {', '.join(get_args(FrameNorm))}."]
+        return [f"--model.norm is {norm!r}; choose one of {', '.join(get_args(FrameNorm))}."]
     if norm == "group" and size % GROUP_CHANNELS:
         return [
-            f"norm 'group' takes {GROUP_CHANNELS} channels together, the output has {size}. "
-            f"Make hidden_size a multiple of {GROUP_CHANNELS}, or choose norm 'layer'."
+            f"--model.norm group takes {GROUP_CHANNELS} channels together, the output has {size}. "
+            f"Make --model.hidden_size a multiple of {GROUP_CHANNELS}, or choose layer."
         ]
     return []

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from seq2seq.errors import DataError
 from seq2seq.series.base import Missing, Series, interpolate
+from seq2seq.series.order import check_order
 
 _MOST_LISTED = 5
 
@@ -49,7 +49,11 @@ class Columns(NamedTuple):
 
 
 def choose_columns(
-    path: Path, names: Sequence[str], columns: Sequence[str] | None, time_column: str | None
+    path: Path,
+    names: Sequence[str],
+    columns: Sequence[str] | None,
+    time_column: str | None,
+    hint: str = "",
 ) -> Choice:
     """Find the columns that are wanted.
 
@@ -58,6 +62,7 @@ def choose_columns(
         names: Of its columns.
         columns: Names of the channels, in the order wanted; None for all but the time.
         time_column: Name of the column that tells the time; None where there is none.
+        hint: What may be the reason where a column is not there, for the message.
 
     Raises:
         DataError: If names are repeated, a column is not there, or none is left.
@@ -73,7 +78,7 @@ def choose_columns(
     if absent:
         raise DataError(
             f"{path}: has no column {_listed(absent)}. Its columns are {_listed(names)}: "
-            "set columns and time_column to some of them."
+            f"set columns and time_column to some of them.{hint}"
         )
     if len(set(asked)) < len(asked) or not wanted:
         raise DataError(
@@ -93,8 +98,8 @@ def settle(path: Path, columns: Columns, missing: Missing) -> Series:
         missing: What becomes of missing values.
 
     Raises:
-        DataError: If there are no values, some are missing and must not be, or the newest come
-            first.
+        DataError: If there are no values, some are missing and must not be, or the times do not
+            ascend.
     """
     if not len(columns.values):
         raise DataError(f"{path}: has no rows of values. Give a file that has some.")
@@ -107,11 +112,8 @@ def settle(path: Path, columns: Columns, missing: Missing) -> Series:
         )
     if missing == "error" and not is_known.all():
         raise DataError(_missing_values(path, columns, is_known))
-    if columns.times is not None and _runs_backwards(columns.times):
-        raise DataError(
-            f"{path}: the newest values come first: the time goes from {columns.times[0]} to "
-            f"{columns.times[-1]}. Sort the rows, oldest first."
-        )
+    if columns.times is not None:
+        check_order(path, columns.times, columns.places, columns.part)
     values = torch.from_numpy(np.where(is_known, columns.values, 0.0))
     known = torch.from_numpy(is_known)
     if missing == "interpolate":
@@ -128,28 +130,10 @@ def _missing_values(path: Path, columns: Columns, is_known: NDArray[np.bool_]) -
     more = len(steps) - len(listed)
     return (
         f"{path}: {columns.part}values that are missing or infinite ({len(steps)}): "
-        f"{'; '.join(listed)}{f'; and {more} more' if more else ''}. Mend them, or set missing to "
-        "'interpolate', to fill them in from their neighbours, or to 'keep', to leave them out."
+        f"{'; '.join(listed)}{f'; and {more} more' if more else ''}. Mend them, or set "
+        "--data.missing (in seq2seq-predict: --missing) to interpolate, to fill them in from their "
+        "neighbours, or to keep, to leave them out."
     )
-
-
-def _runs_backwards(times: Sequence[str]) -> bool:
-    """Return whether the last time is before the first, where both can be understood."""
-    first, last = _moment(times[0]), _moment(times[-1])
-    return first is not None and last is not None and last < first
-
-
-def _moment(time: str) -> float | None:
-    """Return a number that grows with the time: a number as it is, an ISO date in seconds."""
-    try:
-        return float(time)
-    except ValueError:
-        pass
-    try:
-        moment = datetime.fromisoformat(time)
-    except ValueError:
-        return None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def _listed(names: Sequence[str]) -> str:

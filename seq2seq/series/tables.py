@@ -15,6 +15,7 @@ from seq2seq.series.columns import Choice, Columns, choose_columns
 
 # The first of them that a line has separates its cells: commas may be decimal then.
 _SEPARATORS = ("\t", ";", ",")
+_NOT_SEPARATED = " Columns are separated by commas, semicolons or tabs, and here there is only one."
 _QUOTED = re.compile('"[^"]*"')
 _LONGEST_HEADER = 100_000  # characters; longer cells than that no table has
 # Stricter than `float`, which reads 1_000 as well.
@@ -51,14 +52,15 @@ def read_table(
     if first is None:
         raise DataError(f"{path}: the file is empty. Give one with a row for each step of time.")
     wanted = [*(columns or ()), *([] if time_column is None else [time_column])]
-    numbers = _Numbers(path, allows_comma=separator != ",")
+    hint = _NOT_SEPARATED if len(first.cells) == 1 else ""
+    numbers = _Numbers(path, separator != ",", hint)
     numbered = [str(number) for number in range(1, len(first.cells) + 1)]
     if numbers.is_header(first.cells, numbered, wanted):
         # Some programs write the numbers of the rows first, without a name.
         names = [cell or number for cell, number in zip(first.cells, numbered, strict=True)]
-        choice = choose_columns(path, names, columns, time_column)
+        choice = choose_columns(path, names, columns, time_column, hint)
     else:
-        choice = choose_columns(path, numbered, columns, time_column)
+        choice = choose_columns(path, numbered, columns, time_column, hint)
         numbers.add(first, choice)
     for row in rows:
         numbers.add(row, choice)
@@ -123,14 +125,16 @@ class _Numbers:
     Args:
         path: The file, for messages.
         allows_comma: Whether a decimal mark may be a comma.
+        hint: What may be the reason where a whole column is no numbers, for the message.
     """
 
-    def __init__(self, path: Path, allows_comma: bool) -> None:
+    def __init__(self, path: Path, allows_comma: bool, hint: str) -> None:
         self.values = array("d")
         self.times: list[str] = []
         self.lines = array("q")
         self._path = path
         self._allows_comma = allows_comma
+        self._hint = hint
         self._mark = ""
         self._mark_line = 0
 
@@ -176,6 +180,7 @@ class _Numbers:
                 advice = (
                     f"If the column tells the time, set time_column to {name!r}; or name the "
                     "columns to read in columns: by their numbers, from 1, if there is no header."
+                    f"{self._hint}"
                 )
             raise DataError(
                 f"{self._path}:{row.line}: column {name!r} has {cell!r}, which is no number. "

@@ -246,6 +246,10 @@ class SequenceTask(LearningTask):
             As ``decode``.
         """
         prepared = [self.decoder.prepare(memory) for memory in views]
+        target = self.tokenizers.get("target")
+        if target is not None and target.unused_ids:
+            banned = [*options.banned_tokens, *target.unused_ids]
+            options = replace(options, banned_tokens=banned)
 
         def step(tokens: Tensor, state: ViewStates) -> StepResult[ViewStates]:
             outputs = [self.decoder.step(tokens, view.decoder, view.memory) for view in state.views]

@@ -331,7 +331,8 @@ class Forecaster(LearningTask):
         if values.shape[1] < lead:
             raise ConfigError(
                 f"The series has {values.shape[1]} steps, and the model needs {lead} to begin. "
-                "Give a longer one, such as by --data.warm_up, or lower --model.difference."
+                f"Give {lead} or more: a longer file, or in training a larger --data.warm_up. How "
+                "many are needed is decided in training, by --model.difference."
             )
         state = self.decoder.begin(values[:, :lead], is_known[:, :lead])
         nothing = torch.full_like(values[:, :lead], torch.nan)

@@ -127,11 +127,15 @@ class TeacherForcing:
 
 
 def range_problems(counts: dict[str, int], shares: dict[str, float]) -> list[str]:
-    """Return what is wrong with options that count something, or are a share of a whole."""
+    """Return what is wrong with options of ``--model`` that count something, or are a share."""
     return [
-        *(f"{name}={value} must be at least 1." for name, value in counts.items() if value < 1),
         *(
-            f"{name}={value} must be at least 0 and less than 1."
+            f"--model.{name}={value} must be at least 1."
+            for name, value in counts.items()
+            if value < 1
+        ),
+        *(
+            f"--model.{name}={value} must be at least 0 and less than 1."
             for name, value in shares.items()
             if not 0 <= value < 1
         ),

@@ -9,7 +9,9 @@ import lightning.pytorch as pl
 
 from seq2seq.checkpoints import CHECKPOINT_KEY, read_checkpoint
 from seq2seq.errors import CheckpointError, ConfigError
-from seq2seq.tokenizers import Tokenizer, tokenizer_from_tensor
+from seq2seq.tokenizers import LabelVocabulary, Tokenizer, tokenizer_from_tensor
+
+_MOST_NAMED = 10  # labels
 
 
 class PortableTask(pl.LightningModule, ABC):
@@ -108,8 +110,7 @@ class PortableTask(pl.LightningModule, ABC):
             present = self.tokenizers.get(role, tokenizer)
             if present.fingerprint != tokenizer.fingerprint:
                 raise CheckpointError(
-                    f"The checkpoint was trained with another {role} tokenizer than the data "
-                    "module's, so its ids mean other words. Use the training data and options it "
+                    f"{_difference(role, tokenizer, present)} Use the training data and options it "
                     "was trained with, or start a new run without --ckpt_path."
                 )
         self.tokenizers = loaded
@@ -123,3 +124,25 @@ class PortableTask(pl.LightningModule, ABC):
                 f"The checkpoint was trained on inputs prepared in another way: {listed}. "
                 "Set these --model options to the checkpoint's values."
             )
+
+
+def _difference(role: str, saved: Tokenizer, present: Tokenizer) -> str:
+    """Return what a checkpoint's tokenizer and the data module's disagree about."""
+    if isinstance(saved, LabelVocabulary) and isinstance(present, LabelVocabulary):
+        sides = {"it has": (saved, present), "the data have": (present, saved)}
+        alone = [
+            f"only {side} {_some_of(names)}"
+            for side, (own, other) in sides.items()
+            if (names := sorted(set(own.names) - set(other.names)))
+        ]
+        return f"The checkpoint was trained with other labels: {'; '.join(alone)}."
+    return (
+        f"The checkpoint was trained with another {role} tokenizer than the data module's, so its "
+        "ids mean other words."
+    )
+
+
+def _some_of(names: list[str]) -> str:
+    more = len(names) - _MOST_NAMED
+    listed = ", ".join(map(repr, names[:_MOST_NAMED]))
+    return f"{listed} and {more} more" if more > 0 else listed

@@ -92,6 +92,7 @@ class LabelStream:
                 if not is_steady or interval >= next_interval:
                     next_interval = interval + 1
                     yield self._present(self.step(frame.pixels), seconds)
+            self._reader.tell_cut(video)
 
     def _present(self, posterior: Tensor, seconds: float) -> Prediction:
         shares, classes = posterior.max(dim=-1)

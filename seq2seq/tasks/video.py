@@ -1,5 +1,6 @@
 """Classification of videos: a recurrence over frames in front of the shared decoder."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -41,6 +42,8 @@ from seq2seq.tasks.video_options import frame_problems, recurrence_problems
 from seq2seq.videos import ClipSampling
 from seq2seq.videos.clips import Sampling
 from seq2seq.videos.frames import FramePreparation, FrameReader, VideoPart
+
+_log = logging.getLogger(__name__)
 
 
 class VideoClassifier(GridNetworkTask, LabelTask):
@@ -258,6 +261,7 @@ class VideoClassifier(GridNetworkTask, LabelTask):
         self.sampling = clip_sampling
         self.mixup = mixup
         self.stills_rate_hz = stills_rate_hz
+        self._cut: set[Path] = set()
         network = build_frame_network(
             frame_network,
             widths=frame_widths,
@@ -356,7 +360,7 @@ class VideoClassifier(GridNetworkTask, LabelTask):
     def load_item(self, item: str) -> Tensor:
         """Return the clips of a video, uint8 ``(clips, time, channels, size, size)``.
 
-        A broken tail is cut off.
+        A broken tail is cut off, with a warning.
 
         Raises:
             DataError: If it cannot be read.
@@ -436,4 +440,13 @@ class VideoClassifier(GridNetworkTask, LabelTask):
         return attention_figure(prediction._replace(attention=weights, source_tokens=frames))
 
     def _reader(self) -> FrameReader:
-        return FrameReader(self.preparation, self.stills_rate_hz, broken_tail="cut")
+        return FrameReader(
+            self.preparation, self.stills_rate_hz, broken_tail="cut", on_cut=self._warn_of_cut
+        )
+
+    def _warn_of_cut(self, path: Path, seconds: float) -> None:
+        if path not in self._cut:  # a figure of the attention reads a video once more
+            self._cut.add(path)
+            _log.warning(
+                "%s: breaks off at %.2f s; what is said of it is of the part before.", path, seconds
+            )

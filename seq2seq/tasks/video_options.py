@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import get_args
 
+from seq2seq.encoders.backbones import backbone_names
 from seq2seq.encoders.frames import OWN_NETWORKS
 from seq2seq.encoders.video import Positions, Recurrence
 from seq2seq.nn.conv_recurrent import FrameNorm
@@ -45,8 +46,13 @@ def frame_problems(
         problems.append(
             f"--model.image_channels={channels} cannot be: choose 3 for colour, 1 for grey."
         )
-    if channels == 1 and network not in OWN_NETWORKS:
-        problems.append(f"{network} sees colours: set image_channels to 3.")
+    if network not in (*OWN_NETWORKS, *backbone_names()):
+        problems.append(
+            f"--model.frame_network is {network!r}; choose {', '.join(OWN_NETWORKS)}, or a network "
+            f"of torchvision: {', '.join(backbone_names())}."
+        )
+    elif channels == 1 and network not in OWN_NETWORKS:
+        problems.append(f"{network} sees colours: set --model.image_channels to 3.")
     for option, values in statistics.items():
         if values is not None and len(values) != channels:
             problems.append(

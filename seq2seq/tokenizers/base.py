@@ -11,10 +11,12 @@ class Tokenizer(Protocol):
 
     Attributes:
         vocab_size: Number of ids, special ones included.
+        unused_ids: Those that stand for nothing: no text has them, and no output may.
         fingerprint: A hash, hexadecimal; equal only for tokenizers that encode alike.
     """
 
     vocab_size: int
+    unused_ids: range
     fingerprint: str
 
     def encode(self, text: str) -> list[int]:

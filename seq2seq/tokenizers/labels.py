@@ -48,6 +48,7 @@ class LabelVocabulary:
         self._pieces = (*(_SPECIAL_PIECES[i] for i in range(FIRST_LABEL_ID)), *self.names)
         self._ids = {name: i for i, name in enumerate(self.names, start=FIRST_LABEL_ID)}
         self.vocab_size = len(self._pieces)
+        self.unused_ids = range(0)
         self.fingerprint = hashlib.blake2b(self.to_bytes(), digest_size=16).hexdigest()
 
     @classmethod

@@ -62,6 +62,7 @@ class SubwordTokenizer:
         self._model = model
         self._processor = _load_processor(model, origin)
         self.vocab_size: int = self._processor.vocab_size()
+        self.unused_ids = range(0)
         self.fingerprint = hashlib.blake2b(model, digest_size=16).hexdigest()
         self.can_sample = _has_alternatives(self._processor)
         # Words come again and again, and finding all their segmentations is what takes the time.

@@ -93,12 +93,15 @@ class FrameReader:
         stills_rate_hz: Frame rate of folders and arrays, which do not tell it.
         threads: How many decode one file.
         broken_tail: Whether a broken tail is an error, or is cut off.
+        on_cut: Told the path of a video that was read and cut off, and where it ends, seconds; None
+            to tell nobody.
     """
 
     preparation: FramePreparation
     stills_rate_hz: float = 25.0
     threads: int = 1
     broken_tail: BrokenTail = "error"
+    on_cut: Callable[[Path, float], None] | None = None
 
     def open(self, path: Path) -> Video:
         """Open a video; use the result in a ``with`` statement.
@@ -135,7 +138,13 @@ class FrameReader:
             if video.broken_seconds is not None and video.broken_seconds < max(map(max, clips)):
                 clips = sample(*span_of(video, part))
                 frames = self._read(video, clips)
+            self.tell_cut(video)
         return frames.view(len(clips), -1, *frames.shape[1:])
+
+    def tell_cut(self, video: Video) -> None:
+        """Tell of a video that has been read if a broken tail was cut off."""
+        if video.broken_seconds is not None and self.on_cut is not None:
+            self.on_cut(video.path, video.broken_seconds)
 
     def settings(self) -> dict[str, Any]:
         """Return what the frames of a file depend on, in plain values."""

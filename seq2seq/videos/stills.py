@@ -129,7 +129,8 @@ def _read_array(path: Path) -> NDArray[Any]:
                 return array
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(
-            f"{path}: cannot be read as an array ({error}). Save it again with numpy.save."
+            f"{path}: cannot be read as an array ({error}). Save it again with numpy.save, as a "
+            "uint8 array (time, height, width[, channels])."
         ) from error
     listed = ", ".join(names) or "none"
     raise DataError(

@@ -108,14 +108,22 @@ def measure(folder: Path, epochs: int, options: dict[str, Any]) -> Figures:
         return pool.apply(read, (folder, epochs, options))
 
 
-def prepare(folder: Path, count: int, side: int) -> None:
-    """Write a corpus as ``files`` and as ``shards`` below a folder."""
-    write_corpus(folder / "files", count, side)
-    start = time.perf_counter()
+def write(folder: Path, count: int, side: int) -> Figures:
+    """Write the ``files`` below a folder as ``shards``."""
+    data = module(folder)
+    start = time.process_time()
     store = open_store(str(folder / "shards"))
-    written = write_shards(module(folder).shard_source(), store, count * side * 20, 2)
-    rate = count / (time.perf_counter() - start)
-    print(f"{count} pictures of {side} x {side}: {written.shards} shards, {rate:.0f} pictures/s")
+    written = write_shards(data.shard_source(), store, count * side * 20, 2)
+    rate = count / (time.process_time() - start)
+    print(f"{count} pictures of {side} x {side}: {written.shards} shards", flush=True)
+    return Figures(_most_memory(), rate)
+
+
+def prepare(folder: Path, count: int, side: int) -> Figures:
+    """Write a corpus as ``files`` and as ``shards``; return what the latter took."""
+    write_corpus(folder / "files", count, side)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(write, (folder, count, side))
 
 
 def main() -> None:
@@ -131,8 +139,15 @@ def main() -> None:
             "small": (small, MEMORY_SIDE),
             "large": (large, MEMORY_SIDE),
         }
-        for name, (count, side) in corpora.items():
-            prepare(Path(scratch, name), count, side)
+        written = {
+            name: prepare(Path(scratch, name), count, side)
+            for name, (count, side) in corpora.items()
+        }
+        more = written["large"].most - written["small"].most
+        print(
+            f"writing: {written['small'].most / 1e6:,.0f} and {written['large'].most / 1e6:,.0f} "
+            f"MB, {more / (large - small):,.0f} bytes more per picture"
+        )
         measure_memory(Path(scratch), small, large)
         measure_speed(Path(scratch, "speed"))
 

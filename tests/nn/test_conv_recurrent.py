@@ -322,13 +322,16 @@ def test_state_kernels_begin_by_keeping_the_length_of_a_state(cell):
     ("options", "problem"),
     [
         ({"cell": "sru"}, "cell is 'sru'; choose one of rnn, gru, lstm"),
-        ({"peepholes": True}, "cell 'gru' has no peepholes; set peepholes=false"),
+        ({"peepholes": True}, "cell 'gru' has no peepholes; set --model.peepholes false"),
         ({"kernel_size": 4}, "kernel_size is 4; it must be odd"),
-        ({"strides": [1, 2, 2]}, "There are 3 strides for 2 layers"),
+        ({"strides": [1, 2, 2]}, "--model.strides are 3 for 2 layers"),
         ({"strides": [1, 0]}, r"strides are \[1, 0\]; each must be 1 or more"),
         ({"checkpoint_steps": 0}, "checkpoint_steps is 0; it must be 1 or more"),
         ({"norm": "batch"}, "norm is 'batch'; choose one of none, layer, group"),
-        ({"norm": "group", "hidden_size": 12}, "the output has 12. Make hidden_size a multiple"),
+        (
+            {"norm": "group", "hidden_size": 12},
+            "the output has 12. Make --model.hidden_size a multiple",
+        ),
     ],
 )
 def test_options_that_do_not_fit_are_named(options, problem):

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from toy_captions import captioner, module, of_split, prepared, write_corpus, write_weights
+from toy_captions import VOCAB, captioner, module, of_split, prepared, write_corpus, write_weights
 
 from seq2seq.batches import Batch
 from seq2seq.errors import ConfigError
@@ -166,6 +166,18 @@ def test_captions_do_not_depend_on_the_batch(weights, batch, root, options):
         for best, other in zip(alone, expected, strict=True):
             assert best.score == pytest.approx(other.score, abs=1e-4)
     assert len({best.text for best, *_ in whole}) > 1
+
+
+@pytest.mark.parametrize("options", DECODINGS)
+def test_no_caption_has_an_id_that_stands_for_nothing(weights, batch, root, options):
+    task = with_weights(weights).eval()
+    task.tokenizers = prepared(root, minimum_count=3, vocab_size=VOCAB).tokenizers
+    unused = task.tokenizers["target"].unused_ids
+    assert len(unused) == 3
+    with torch.no_grad():
+        task.decoder.output_layer.bias[list(unused)] = 30  # by far the likeliest
+    for found in task.decode(batch, options):
+        assert all(set(each.tokens).isdisjoint(unused) for each in found)
 
 
 def test_a_prediction_tells_where_it_looked(weights, batch, root):

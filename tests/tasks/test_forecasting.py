@@ -124,7 +124,8 @@ def test_no_horizon_is_refused(horizon):
 def test_a_series_that_does_not_fit_is_refused():
     with pytest.raises(ConfigError, match="3 channels, the model 2"):
         forecaster().forecast(series(channels=3))
-    with pytest.raises(ConfigError, match="has 12 steps, and the model needs 13"):
+    expected = r"has 12 steps, and the model needs 13 to begin\. Give 13 or more: a longer file, or"
+    with pytest.raises(ConfigError, match=expected):
         forecaster(difference=12).forecast(series())
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from seq2seq.batches import Batch, VideoInput
-from seq2seq.errors import ConfigError
+from seq2seq.errors import CheckpointError, ConfigError
 from seq2seq.search import SearchOptions
 from seq2seq.tasks.video import VideoClassifier
 from seq2seq.tokenizers import FIRST_LABEL_ID, LabelVocabulary
@@ -213,3 +213,27 @@ def test_the_figure_of_an_attention_has_a_row_per_label_and_a_column_per_frame(p
 def test_options_of_the_encoder_that_do_not_fit_are_named_as_the_user_knows_them(options, problem):
     with pytest.raises(ConfigError, match=rf"--model\.{problem}"):
         classifier(**options)
+
+
+# Checkpoints.
+
+
+def test_a_checkpoint_of_other_labels_is_refused_with_those_that_differ():
+    checkpoint = {}
+    classifier().on_save_checkpoint(checkpoint)
+    task = classifier()
+    task.tokenizers = {"target": LabelVocabulary.of(("clap", "leap", "sit"))}
+    expected = r"other labels: only it has 'jump'; only the data have 'leap'\. .*--ckpt"
+    with pytest.raises(CheckpointError, match=expected):
+        task.on_load_checkpoint(checkpoint)
+
+
+def test_of_many_other_labels_some_are_named():
+    names = [f"{number:02}" for number in range(12)]
+    checkpoint = {}
+    one, other = classifier(num_classes=12), classifier(num_classes=12)
+    one.tokenizers = {"target": LabelVocabulary.of(names)}
+    one.on_save_checkpoint(checkpoint)
+    other.tokenizers = {"target": LabelVocabulary.of(f"x{name}" for name in names)}
+    with pytest.raises(CheckpointError, match=r"has '00', .*, '09' and 2 more; only the data have"):
+        other.on_load_checkpoint(checkpoint)

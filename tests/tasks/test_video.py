@@ -162,8 +162,30 @@ def test_all_wrong_options_are_named_together():
 
 
 def test_a_network_of_torchvision_needs_colours():
-    with pytest.raises(ConfigError, match="resnet18 sees colours: set image_channels to 3"):
+    with pytest.raises(
+        ConfigError, match=r"resnet18 sees colours: set --model\.image_channels to 3"
+    ):
         classifier(frame_network="resnet18")
+
+
+def test_a_network_that_there_is_not_is_named_by_its_option():
+    with pytest.raises(
+        ConfigError, match=r"--model\.frame_network is 'nonsense'; .*small.*resnet18"
+    ):
+        classifier(frame_network="nonsense", image_channels=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"hidden_size": 0}, r"--model\.hidden_size=0 must be"),
+        ({"dropout": 1.0}, r"--model\.dropout=1\.0 must be"),
+        ({"strides": [0]}, r"--model\.strides are \[0\]"),
+    ],
+)
+def test_a_number_that_cannot_be_is_named_by_its_option(options, match):
+    with pytest.raises(ConfigError, match=match):
+        classifier(**options)
 
 
 def test_differences_are_scaled_by_their_own_deviation():

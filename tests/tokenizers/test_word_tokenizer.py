@@ -18,6 +18,7 @@ from seq2seq.tokenizers import (
     tokenizer_from_file,
     tokenizer_from_tensor,
 )
+from seq2seq.words import WORD_RULES
 
 LINES = [
     "A dog runs .",
@@ -80,6 +81,7 @@ def test_text_cannot_inject_special_ids(text: str) -> None:
         assert not {PAD_ID, BOS_ID, EOS_ID} & set(tokenizer.encode(injected))
 
 
+@pytest.mark.parametrize("vocab_size", [15, 18])
 @pytest.mark.parametrize(
     "copy",
     [
@@ -89,10 +91,10 @@ def test_text_cannot_inject_special_ids(text: str) -> None:
         lambda original: pickle.loads(pickle.dumps(original)),
     ],
 )
-def test_copies_encode_alike(
-    tokenizer: WordTokenizer, copy: Callable[[WordTokenizer], Tokenizer]
-) -> None:
+def test_copies_encode_alike(copy: Callable[[WordTokenizer], Tokenizer], vocab_size: int) -> None:
+    tokenizer = WordTokenizer.train(LINES, vocab_size)
     assert isinstance(copy(tokenizer), WordTokenizer)
+    assert copy(tokenizer).vocab_size == vocab_size
     assert copy(tokenizer).fingerprint == tokenizer.fingerprint
     assert copy(tokenizer).encode(LINES[1]) == tokenizer.encode(LINES[1])
 
@@ -121,6 +123,8 @@ def test_stored_tokenizers_are_told_apart(tokenizer: WordTokenizer, tmp_path: Pa
         lambda data: data.replace(b"ball", b"dog"),
         lambda data: data.replace(b"words\"", b"sword\""),
         lambda data: data[:14] + b"[1]",
+        lambda data: data.replace(b'"words"', b'"unused": -1, "words"'),
+        lambda data: data.replace(b'"words"', b'"unused": "1", "words"'),
         lambda data: data[:14] + b'{"rules": 1, "words": null}',
     ],
 )  # fmt: skip
@@ -151,12 +155,39 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         tokenizer_from_file(tmp_path / "absent")
 
 
-@pytest.mark.parametrize(("minimum_count", "largest"), [(1, 15), (2, 7), (4, 5)])
-def test_a_vocabulary_that_is_too_large_names_the_largest(minimum_count: int, largest: int) -> None:
-    expected = rf"{largest - 4} words occur {minimum_count} .*Set --data\.size to {largest} or less"
-    with pytest.raises(DataError, match=expected):
-        WordTokenizer.train(LINES, largest + 1, minimum_count, "--data.size")
-    assert WordTokenizer.train(LINES, largest, minimum_count).vocab_size == largest
+@pytest.mark.parametrize(("minimum_count", "words"), [(1, 11), (2, 3), (4, 1)])
+def test_a_vocabulary_with_room_for_more_words_has_all_and_unused_ids(
+    minimum_count: int, words: int
+) -> None:
+    full = WordTokenizer.train(LINES, words + 4, minimum_count)
+    assert (full.vocab_size, len(full.unused_ids)) == (words + 4, 0)
+    larger = WordTokenizer.train(LINES, words + 7, minimum_count)
+    assert larger.vocab_size == words + 7
+    assert list(larger.unused_ids) == [words + 4, words + 5, words + 6]
+    assert larger.encode_batch(LINES) == full.encode_batch(LINES)
+    assert larger.pieces(range(larger.vocab_size)) == [
+        *full.pieces(range(full.vocab_size)),
+        *["<unused>"] * 3,
+    ]
+    assert larger.decode([4, *larger.unused_ids, 4]) == "a a"
+    assert UNK_ID in larger.encode("<unused>")
+    assert larger.fingerprint != full.fingerprint
+
+
+def test_words_are_spelled_as_the_text_spells_them(tokenizer: WordTokenizer) -> None:
+    text = "The DOG's caf\u00e9, a Zebra\u2019s!"
+    spelled = tokenizer.spellings(text)
+    assert spelled == ["The", "DOG", "'s", "caf\u00e9", "a", "Zebra", "'s"]
+    assert len(spelled) == len(tokenizer.encode(text))
+
+
+@given(st.text())
+def test_every_id_has_a_spelling_that_is_the_same_word(text: str) -> None:
+    for rules, split in WORD_RULES.items():
+        tokenizer = WordTokenizer(["a", "dog"], rules)
+        spelled = tokenizer.spellings(text)
+        assert [word.lower() for word in spelled] == [word.lower() for word in split(text)]
+        assert len(spelled) == len(tokenizer.encode(text))
 
 
 @pytest.mark.parametrize("vocab_size", [-3, 0, 4])
