@@ -2,12 +2,44 @@
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from datamodules.base import Reading, SequenceDataModule
 from seq2seq.errors import DataError
 
 _RECORD = "settings.json"
+
+
+class GeneratedFiles(SequenceDataModule):
+    """Generates the files that another data module reads; stands before that among the bases."""
+
+    @abstractmethod
+    def generate(self) -> None:
+        """Write the files, unless they are there with these settings.
+
+        Raises:
+            DataError: If they cannot be written.
+        """
+
+    def prepare_data(self) -> None:
+        """Generate the files; then go on as ever.
+
+        Raises:
+            DataError: If they cannot be written.
+        """
+        self.generate()
+        super().prepare_data()
+
+    def iter_readings(self) -> Iterator[Reading]:
+        """Generate the files, and yield them.
+
+        Raises:
+            DataError: If they cannot be written.
+        """
+        self.generate()
+        return super().iter_readings()
 
 
 def write_once(

@@ -16,8 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.base import Reading
-from datamodules.generated import make_folder, replace_file, write_once
+from datamodules.generated import GeneratedFiles, make_folder, replace_file, write_once
 from datamodules.video import VideoDataModule
 
 Pixels = NDArray[np.uint8]
@@ -145,7 +144,7 @@ def generate_clip(label: Label, generator: np.random.Generator) -> Pixels:
     return bag.frames[order_frames(bag, label, generator)]
 
 
-class MotionDataModule(VideoDataModule):
+class MotionDataModule(GeneratedFiles, VideoDataModule):
     """Moving shapes, in which only the order of frames tells the label; generated.
 
     A label says how fast a shape goes where (``glide left`` to ``dash down``), or which of two
@@ -203,25 +202,8 @@ class MotionDataModule(VideoDataModule):
             seed=seed,
         )
 
-    def prepare_data(self) -> None:
-        """Write the files, unless they are there with these settings; then go on as ever.
-
-        Raises:
-            DataError: If ``root`` cannot be written.
-        """
-        self._generate()
-        super().prepare_data()
-
-    def iter_readings(self) -> Iterator[Reading]:
-        """Write the files as ``prepare_data`` does, and yield them.
-
-        Raises:
-            DataError: If ``root`` cannot be written.
-        """
-        self._generate()
-        return super().iter_readings()
-
-    def _generate(self) -> None:
+    def generate(self) -> None:
+        """Write the files, unless they are there with these settings."""
         settings = {"generation": _GENERATION, "seed": self.seed}
         names = [_TABLE, *(name for split in self.counts for name in self._clips_of(split))]
         write_once(self.folder, settings | self.counts, names, self._write_splits, what="clips")

@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw
 
-from datamodules.base import Reading, option_problems
+from datamodules.base import option_problems
 from datamodules.captioning import CaptionDataModule
-from datamodules.generated import make_folder, replace_file, write_once
+from datamodules.generated import GeneratedFiles, make_folder, replace_file, write_once
 
 COLOURS = {
     "red": (225, 45, 40),
@@ -191,7 +191,7 @@ def draw_scene(scene: Scene, size: int) -> Image.Image:
     return picture.reduce(_SUPERSAMPLING)
 
 
-class ShapesDataModule(CaptionDataModule):
+class ShapesDataModule(GeneratedFiles, CaptionDataModule):
     """Coloured shapes and their captions; generated, so that a first run needs no download.
 
     Every picture has five captions, all true, in other words each. The vocabulary is of words.
@@ -250,25 +250,8 @@ class ShapesDataModule(CaptionDataModule):
             seed=seed,
         )
 
-    def prepare_data(self) -> None:
-        """Write the files, unless they are there with these settings; then go on as ever.
-
-        Raises:
-            DataError: If ``root`` cannot be written.
-        """
-        self._generate()
-        super().prepare_data()
-
-    def iter_readings(self) -> Iterator[Reading]:
-        """Write the files as ``prepare_data`` does, and yield them.
-
-        Raises:
-            DataError: If ``root`` cannot be written.
-        """
-        self._generate()
-        return super().iter_readings()
-
-    def _generate(self) -> None:
+    def generate(self) -> None:
+        """Write the files, unless they are there with these settings."""
         settings = {"generation": _GENERATION, "seed": self.seed, "size": self.picture_size}
         names = [_CAPTIONS, *(name for split in self.counts for name in self._pictures_of(split))]
         write_once(self.root, settings | self.counts, names, self._write_splits, what="pictures")

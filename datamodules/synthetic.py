@@ -2,10 +2,9 @@
 
 import datetime
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-from datamodules.base import Reading
-from datamodules.generated import replace_file, write_once
+from datamodules.generated import GeneratedFiles, replace_file, write_once
 from datamodules.translation import TranslationDataModule
 from seq2seq.errors import ConfigError
 from seq2seq.tokenizers import Normalization, TokenizerType
@@ -80,7 +79,7 @@ def generate_dates(count: int, seed: int) -> list[tuple[str, str]]:
     return list(pairs.items())
 
 
-class DatesDataModule(TranslationDataModule):
+class DatesDataModule(GeneratedFiles, TranslationDataModule):
     """Dates as people write them, to ISO 8601; generated, so that a first run needs no download.
 
     Args:
@@ -147,25 +146,8 @@ class DatesDataModule(TranslationDataModule):
                 f"and {_MAX_PAIRS:,} or less together."
             )
 
-    def prepare_data(self) -> None:
-        """Write the files, unless they are there with these settings; then go on as ever.
-
-        Raises:
-            DataError: If ``root`` cannot be written.
-        """
-        self._generate()
-        super().prepare_data()
-
-    def iter_readings(self) -> Iterator[Reading]:
-        """Write the files as ``prepare_data`` does, and yield them.
-
-        Raises:
-            DataError: If ``root`` cannot be written.
-        """
-        self._generate()
-        return super().iter_readings()
-
-    def _generate(self) -> None:
+    def generate(self) -> None:
+        """Write the files, unless they are there with these settings."""
         settings = {"generation": _GENERATION, "seed": self.seed, **self.counts}
         write_once(self.root, settings, self._files(), self._write_splits, what="dates")
 
