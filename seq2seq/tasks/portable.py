@@ -135,7 +135,8 @@ def _difference(role: str, saved: Tokenizer, present: Tokenizer) -> str:
             for side, (own, other) in sides.items()
             if (names := sorted(set(own.names) - set(other.names)))
         ]
-        return f"The checkpoint was trained with other labels: {'; '.join(alone)}."
+        if alone:
+            return f"The checkpoint was trained with other labels: {'; '.join(alone)}."
     return (
         f"The checkpoint was trained with another {role} tokenizer than the data module's, so its "
         "ids mean other words."

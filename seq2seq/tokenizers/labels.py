@@ -40,6 +40,7 @@ class LabelVocabulary:
     Attributes:
         names: The labels, as a tuple; class ``c`` has the id ``FIRST_LABEL_ID + c``.
         vocab_size: Number of labels and special ids.
+        unused_ids: None: each id beyond the special ones is a label.
         fingerprint: A hash of the labels, hexadecimal.
     """
 

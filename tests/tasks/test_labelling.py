@@ -228,6 +228,15 @@ def test_a_checkpoint_of_other_labels_is_refused_with_those_that_differ():
         task.on_load_checkpoint(checkpoint)
 
 
+def test_a_checkpoint_of_the_same_labels_in_another_order_is_refused():
+    checkpoint = {}
+    classifier().on_save_checkpoint(checkpoint)
+    task = classifier()
+    task.tokenizers = {"target": LabelVocabulary(task.class_names[::-1])}
+    with pytest.raises(CheckpointError, match="another target tokenizer"):
+        task.on_load_checkpoint(checkpoint)
+
+
 def test_of_many_other_labels_some_are_named():
     names = [f"{number:02}" for number in range(12)]
     checkpoint = {}
