@@ -93,6 +93,12 @@ def build_parser() -> ArgumentParser:
         ),
     )
     parser.add_argument(
+        "--clips",
+        type=int,
+        default=1,
+        help="For videos: clips per video, whose probabilities are averaged.",
+    )
+    parser.add_argument(
         "--explain",
         type=ExplanationKind | None,
         default=None,
@@ -195,6 +201,8 @@ def _check(options: Namespace) -> None:
     check_batch_size(options.batch_size)
     if options.alignment and options.format != "jsonl":
         raise ConfigError(f"--alignment has no place in {options.format}. Set --format jsonl.")
+    if options.clips < 1:
+        raise ConfigError(f"--clips is {options.clips}; it must be 1 or more.")
     _check_explanation(options)
     search_options(options)
     check_parallel(options)

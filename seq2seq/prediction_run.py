@@ -83,6 +83,14 @@ class PredictionRun:
                 "--per_frame gives the most probable labels after each frame, and draws nothing. "
                 "Leave out --n_best and --attention_dir."
             )
+        if options.clips != 1 and kind != "video":
+            raise ConfigError(
+                f"--clips is for videos, and this checkpoint reads {kind}s. Leave it out."
+            )
+        if options.clips != 1 and options.per_frame:
+            raise ConfigError("--per_frame looks at every frame, once. Leave out --clips.")
+        if isinstance(task, VideoClassifier):
+            task.take_clips(options.clips)
         if options.per_frame and isinstance(task, VideoClassifier):
             task.stream()  # whatever needs whole videos is refused before there is any output
 

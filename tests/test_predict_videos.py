@@ -9,11 +9,12 @@ import re
 import shutil
 import sys
 
+import numpy as np
 import pytest
 import torch
 from conftest import trainer
 from toy_captioner import save_captioner
-from toy_classifier import ALL, BAD, FRAMES, GOOD, NAMES, save_classifier, write_videos
+from toy_classifier import ALL, BAD, FRAMES, GOOD, NAMES, pixels, save_classifier, write_videos
 from toy_videos import RATE_HZ, cut_off, write_video
 
 import seq2seq
@@ -343,14 +344,43 @@ def test_a_file_that_is_no_video_by_its_name_is_taken_for_a_list(predict, tmp_pa
     refused(predict(tmp_path / "some.txt"), "some.txt: is no video by its name", "a video on each")
 
 
+# Several clips of a video.
+
+
+def test_the_probabilities_of_several_clips_are_averaged(predict, tmp_path):
+    path = save_classifier(tmp_path, sampling="uniform", clip_frames=3, clips=5)
+    loaded = seq2seq.load(path, "cpu")
+    assert loaded.task.sampling.clips == 1  # a recipe's number is not the checkpoint's
+    frames = pixels(3)
+    for name, shown in {"whole": frames, "odd": frames[1::4], "even": frames[3::4]}.items():
+        np.save(tmp_path / f"{name}.npy", shown)
+    each = [expected(loaded, tmp_path / f"{name}.npy")[0].probabilities for name in ("odd", "even")]
+    assert not torch.allclose(*each)
+    _, output = predict(
+        tmp_path / "whole.npy", "--clips", "2", "--format", "jsonl", checkpoint=path
+    )
+    assert json.loads(output)["probability"] == pytest.approx(
+        torch.stack(each).mean(dim=0).max().item(), abs=1e-5
+    )
+
+
+def test_clips_are_for_whole_videos(predict, videos, tmp_path):
+    video = videos / "a.mkv"
+    refused(predict(video, "--clips", "0"), "--clips is 0; it must be 1 or more")
+    refused(predict(video, "--clips", "2", "--per_frame"), "looks at every frame", "--clips")
+    path = save_captioner(tmp_path)
+    refused(predict(video, "--clips", "2", checkpoint=path), "--clips is for videos", "pictures")
+
+
 # The attention.
 
 
 @pytest.mark.parametrize("positions", ["frames", "cells"])
 def test_each_video_has_a_figure_of_the_frames_it_was_told_by(predict, videos, tmp_path, positions):
-    path = save_classifier(tmp_path, attention="additive", memory_positions=positions, clips=2)
+    path = save_classifier(tmp_path, attention="additive", memory_positions=positions)
+    options = ["--attention_dir", str(tmp_path / "figures"), "--clips", "2"]
     figures = tmp_path / "figures"
-    status, _ = predict(videos, "--attention_dir", str(figures), checkpoint=path)
+    status, _ = predict(videos, *options, checkpoint=path)
     assert "2 of 6 inputs" in status
     names = ["a.png", "b.png", "c__d.png", "frames.png"]
     assert sorted(path.name for path in figures.iterdir()) == names

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -45,6 +46,8 @@ from seq2seq.videos.frames import FramePreparation, FrameReader, VideoPart
 
 _log = logging.getLogger(__name__)
 
+_VIDEO_NOT_SAVED = ("class_weights", "mixup", "checkpoint_steps", "clips")
+
 
 class VideoClassifier(GridNetworkTask, LabelTask):
     """Convolutional and recurrent encoder and recurrent decoder, from a video to its labels.
@@ -75,6 +78,7 @@ class VideoClassifier(GridNetworkTask, LabelTask):
         clip_frames: Frames per clip.
         frame_rate_hz: Of ``dense``, frames per second.
         clips: Clips per video in evaluation and prediction, whose probabilities are averaged.
+            A checkpoint does not keep it.
         span_share: Of ``segment``, the smallest share of the video that a training clip is spread
             over, a random part of a random length; 1 for the whole.
         recurrence: ``conv`` over the grids of the frames; ``vector`` over one vector per frame;
@@ -252,9 +256,7 @@ class VideoClassifier(GridNetworkTask, LabelTask):
         if frame_network not in OWN_NETWORKS:
             mean, std = normalisation(frame_network, backbone_weights)
         image_mean, image_std = image_mean or mean, image_std or std
-        self.save_hyperparameters(
-            ignore=[*NOT_SAVED, *NETWORK_NOT_SAVED, "class_weights", "mixup", "checkpoint_steps"]
-        )
+        self.save_hyperparameters(ignore=[*NOT_SAVED, *NETWORK_NOT_SAVED, *_VIDEO_NOT_SAVED])
         # What torchvision says of the weights is settled here: the checkpoint needs no weights.
         self.hparams.update(image_mean=image_mean, image_std=image_std)
         self.preparation = FramePreparation(geometry, image_channels)
@@ -356,6 +358,14 @@ class VideoClassifier(GridNetworkTask, LabelTask):
             )
         features = self.cached_features if data.cache_features else None
         data.show_to(self.preparation, self.sampling, features)
+
+    def take_clips(self, clips: int) -> None:
+        """Look at so many clips of each video from now on, and average their probabilities.
+
+        Raises:
+            ConfigError: If there are none.
+        """
+        self.sampling = replace(self.sampling, clips=clips)
 
     def load_item(self, item: str) -> Tensor:
         """Return the clips of a video, uint8 ``(clips, time, channels, size, size)``.
