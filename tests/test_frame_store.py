@@ -57,6 +57,30 @@ def test_a_frame_is_prepared_as_a_picture_is(resize):
     assert torch.equal(grey, torch.from_numpy(np.array(square)).unsqueeze(0))
 
 
+def write_runner(path):
+    """Write a bright square on black that moves to the right by two pixels a frame."""
+    frames = np.zeros((6, 20, 30), dtype=np.uint8)
+    for number, frame in enumerate(frames):
+        frame[8:18, 2 + 2 * number : 10 + 2 * number] = 200
+    np.save(path, frames)
+    return path
+
+
+@pytest.mark.parametrize("start", [0.0, 0.2])
+def test_the_foreground_of_the_first_frame_is_where_all_of_them_look(tmp_path, start):
+    path = write_runner(tmp_path / "runner.npy")
+    reader = FrameReader(FramePreparation(PictureGeometry(10, "foreground", 1.0), 1), 10)
+    part = VideoPart(path, start)
+    times = [start + 0.1 * number for number in range(4)]
+    frames = reader.read_clips(part, lambda *_: [times])[0, :, 0]
+    moved = round(start * 10)
+    for number, frame in enumerate(frames, start=moved):
+        lit = (frame > 100).any(dim=0).nonzero().flatten().tolist()
+        assert lit == [column for column in range(1 + 2 * number, 9 + 2 * number) if column < 10]
+    store = stored(tmp_path / "cache", [part], reader)
+    assert torch.equal(store.clip(0, times)[:, 0], frames)
+
+
 def test_settings_tell_what_frames_depend_on():
     settings = [
         FrameReader(FramePreparation(PictureGeometry(16), 1), 10, 1, "cut").settings(),

@@ -307,6 +307,63 @@ def test_odd_shapes_keep_their_colour(resize, size):
     assert found[:, 7, 7].tolist() == list(RED)
 
 
+def silhouette(left, top, right, bottom, width=40, height=30):
+    """Return a grey rectangle, brighter towards the bottom right, on black."""
+    values = np.zeros((height, width, 3), dtype=np.uint8)
+    rows, columns = np.mgrid[top:bottom, left:right]
+    values[top:bottom, left:right] = (50 + 2 * rows + 3 * columns)[..., None]
+    return values
+
+
+def test_foreground_is_cut_out_standing_in_the_middle():
+    values = silhouette(20, 8, 25, 23)  # 15 high: three quarters of 20
+    square = PictureGeometry(20, "foreground", 0.75)(Image.fromarray(values))
+    assert np.array_equal(square.permute(1, 2, 0), values[3:23, 12:32])
+
+
+def test_a_foreground_of_any_size_and_place_is_shown_alike():
+    small, large = (
+        PictureGeometry(10, "foreground")(Image.fromarray(picture)).float()
+        for picture in (
+            255 * (silhouette(5, 10, 9, 17) > 0).astype(np.uint8),
+            255 * (silhouette(26, 7, 34, 21) > 0).astype(np.uint8),
+        )
+    )
+    assert (small - large).abs().mean() < 10  # of 255
+
+
+def test_what_lies_beyond_the_picture_is_black():
+    values = silhouette(0, 0, 6, 10)
+    square = PictureGeometry(20, "foreground", 0.5)(Image.fromarray(values)).permute(1, 2, 0)
+    assert np.array_equal(square[10:, 7:13], values[:10, :6])
+    assert square.sum() == values.sum()
+
+
+def test_foreground_is_more_than_the_noise_of_a_codec_and_a_stray_pixel():
+    values = silhouette(120, 40, 131, 80, 300, 100)
+    geometry = PictureGeometry(20, "foreground")
+    box = geometry.foreground(Image.fromarray(values))
+    values[values == 0] = 8
+    values[3, 3:5] = 255
+    assert geometry.foreground(Image.fromarray(values)) == box
+
+
+def test_an_arm_that_is_stretched_out_moves_the_square_little():
+    values = silhouette(15, 5, 24, 25)
+    geometry = PictureGeometry(20, "foreground")
+    left, top, *_ = geometry.foreground(Image.fromarray(values))
+    values[8:10, 24:36] = 100
+    shifted, same, *_ = geometry.foreground(Image.fromarray(values))
+    assert 0 <= shifted - left <= 1
+    assert same == top
+
+
+def test_of_a_black_picture_the_middle_is_shown():
+    black = Image.new("RGB", (9, 5))
+    assert PictureGeometry(4, "foreground").foreground(black) == (2, 0, 7, 5)
+    assert not PictureGeometry(4, "foreground")(black).any()
+
+
 def test_settings_make_an_equal_geometry():
     geometry = PictureGeometry(9, "pad", 0.5)
     assert PictureGeometry(**geometry.settings()) == geometry

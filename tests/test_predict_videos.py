@@ -217,12 +217,25 @@ def all_frames_of(classifier, path):
     """Return what the classifier makes of the first frame, the first two, ..."""
     reader = FrameReader(classifier.task.preparation, RATE_HZ)
     with reader.open(path) as video:
-        frames = [classifier.task.preparation(frame.pixels) for frame in video.iter_frames()]
+        prepare = reader.preparation_of(video)
+        frames = [prepare(frame.pixels) for frame in video.iter_frames()]
     found = []
     for count in range(1, len(frames) + 1):
         batch = classifier.task.collate([torch.stack(frames[:count]).unsqueeze(0)])
         found += classifier.task.predict_batch(batch, SearchOptions())
     return [best for [best] in found]
+
+
+def test_a_stream_looks_where_the_foreground_of_the_first_frame_is(predict, tmp_path):
+    checkpoint = save_classifier(tmp_path, image_resize="foreground")
+    frames = pixels(5)
+    frames[:, :, :20] = frames[:, :10] = 0
+    frames[6:, :25] = 0
+    np.save(tmp_path / "black.npy", frames)
+    _, output = predict(tmp_path / "black.npy", "--per_frame", checkpoint=checkpoint)
+    shares = [float(row.split("\t")[3]) for row in output.splitlines()]
+    followed = all_frames_of(seq2seq.load(checkpoint, "cpu"), tmp_path / "black.npy")
+    assert shares == pytest.approx([math.exp(best.score) for best in followed], abs=1e-4)
 
 
 @pytest.mark.parametrize("name", GOOD)

@@ -46,8 +46,10 @@ class Captioner(GridNetworkTask, SelfCriticalTask):
             or, with ``fine_tune_from: all``, it is trained from scratch. Needed for training only:
             a checkpoint has its own.
         image_size: Side of the pictures that the network sees, in pixels.
-        image_resize: ``crop`` the middle of a picture, ``squash`` it to a square, or ``pad`` it.
-        image_crop_share: Share of a picture's shorter side that ``crop`` keeps.
+        image_resize: ``crop`` the middle of a picture, ``squash`` it to a square, ``pad`` it, or
+            cut out the ``foreground``, where all else is black.
+        image_crop_share: Share of a picture's shorter side that ``crop`` keeps; of the square's
+            height that ``foreground`` fills.
         image_mean: Mean of the pictures that the weights were trained on, for each of the three
             channels, from 0 to 1; null for what torchvision says of the weights.
         image_std: Their standard deviation; null likewise.

@@ -15,7 +15,7 @@ from seq2seq.tasks.labelling import LabelTask
 from seq2seq.tokenizers import FIRST_LABEL_ID
 from seq2seq.videos import ClipSampling
 from seq2seq.videos.base import EARLY_SECONDS
-from seq2seq.videos.frames import FrameReader
+from seq2seq.videos.frames import FrameReader, PrepareFrame
 
 
 class LabelStream:
@@ -49,6 +49,7 @@ class LabelStream:
         self._encoder = encoder
         self._reader = reader
         self._sampling = sampling
+        self._prepare: PrepareFrame | None = None
         self._state: VideoState | None = None
 
     @torch.inference_mode()
@@ -63,7 +64,9 @@ class LabelStream:
             those of a later label given the most probable labels before it.
         """
         task = self._task
-        frame = self._reader.preparation(pixels).unsqueeze(0).to(task.device)
+        if self._prepare is None:
+            self._prepare = self._reader.preparation.of_video(pixels)
+        frame = self._prepare(pixels).unsqueeze(0).to(task.device)
         memory, self._state = self._encoder.step(frame, self._state)
         labels = torch.full((1, task.label_steps), FIRST_LABEL_ID, device=task.device)
         for step in range(task.label_steps):

@@ -63,8 +63,11 @@ class VideoClassifier(GridNetworkTask, LabelTask):
         backbone_weights: torchvision's name of its weights (``DEFAULT``), or the path of a file;
             null for none. Needed for training only: a checkpoint has its own.
         image_size: Side of the frames that the network sees, in pixels.
-        image_resize: ``crop`` the middle of a frame, ``squash`` it to a square, or ``pad`` it.
-        image_crop_share: Share of a frame's shorter side that ``crop`` keeps.
+        image_resize: ``crop`` the middle of a frame, ``squash`` it to a square, ``pad`` it, or cut
+            out the ``foreground``, as the first frame has it: of depth and silhouettes, where all
+            else is black.
+        image_crop_share: Share of a frame's shorter side that ``crop`` keeps; of the square's
+            height that ``foreground`` fills.
         image_channels: 3 for colour, 1 for grey.
         image_mean: Mean of the frames, from 0 to 1, for each channel; null for what torchvision
             says of the weights, or for 0.5.

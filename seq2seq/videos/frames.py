@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from seq2seq.errors import ConfigError, DataError
-from seq2seq.pictures import PictureGeometry
+from seq2seq.pictures import Box, PictureGeometry
 from seq2seq.videos.base import BrokenTail, Video
 from seq2seq.videos.files import open_video
 
@@ -19,6 +20,9 @@ from seq2seq.videos.files import open_video
 # the numbers of Pillow.
 _LUMA = torch.tensor([19595, 38470, 7471], dtype=torch.int32).view(3, 1, 1)
 _LUMA_HALF = 1 << 15
+
+PrepareFrame = Callable[[Tensor], Tensor]
+"""Makes what the network sees, uint8 ``(channels, size, size)``, of RGB pixels."""
 
 SampleTimes = Callable[[float, float], list[list[float]]]
 """Gives the times of clips, equally many in each, between a start and an end, seconds. For the same
@@ -47,21 +51,38 @@ class FramePreparation:
                 "grey."
             )
 
-    def __call__(self, pixels: Tensor) -> Tensor:
+    def __call__(self, pixels: Tensor, box: Box | None = None) -> Tensor:
         """Return what becomes of an RGB frame.
 
         Args:
             pixels: uint8 ``(3, height, width)``.
+            box: Of ``foreground``, what the square shows; null to look for it in this frame.
 
         Returns:
             uint8 ``(channels, size, size)``.
         """
-        square = self.geometry(Image.fromarray(pixels.permute(1, 2, 0).numpy()))
+        square = self.geometry(_to_picture(pixels), box)
         return square if self.channels == 3 else _to_grey(square)
+
+    def of_video(self, first: Tensor) -> PrepareFrame:
+        """Return what all frames of a video go through.
+
+        Of ``foreground``, all show what the first one shows, so that what moves is seen to move.
+
+        Args:
+            first: The first frame, RGB, uint8 ``(3, height, width)``.
+        """
+        if self.geometry.resize != "foreground":
+            return self
+        return partial(self, box=self.geometry.foreground(_to_picture(first)))
 
     def settings(self) -> dict[str, int | float | str]:
         """Return the options as plain values."""
         return {**self.geometry.settings(), "channels": self.channels}
+
+
+def _to_picture(pixels: Tensor) -> Image.Image:
+    return Image.fromarray(pixels.permute(1, 2, 0).numpy())
 
 
 def _to_grey(square: Tensor) -> Tensor:
@@ -133,13 +154,24 @@ class FrameReader:
             DataError: If the video cannot be read, or ends before the part begins.
         """
         with self.open(part.path) as video:
+            prepare = self.preparation_of(video)
             clips = sample(*span_of(video, part))
-            frames = self._read(video, clips)
+            frames = _read(video, clips, prepare)
             if video.broken_seconds is not None and video.broken_seconds < max(map(max, clips)):
                 clips = sample(*span_of(video, part))
-                frames = self._read(video, clips)
+                frames = _read(video, clips, prepare)
             self.tell_cut(video)
         return frames.view(len(clips), -1, *frames.shape[1:])
+
+    def preparation_of(self, video: Video) -> PrepareFrame:
+        """Return what the frames of an open video go through.
+
+        Raises:
+            DataError: If its first frame is to be looked at, and cannot be read.
+        """
+        if self.preparation.geometry.resize != "foreground":
+            return self.preparation  # without a look at the first frame
+        return self.preparation.of_video(video.read_frames([0.0])[0])
 
     def tell_cut(self, video: Video) -> None:
         """Tell of a video that has been read if a broken tail was cut off."""
@@ -154,8 +186,9 @@ class FrameReader:
             "broken_tail": self.broken_tail,
         }
 
-    def _read(self, video: Video, clips: list[list[float]]) -> Tensor:
-        return video.read_frames([time for clip in clips for time in clip], self.preparation)
+
+def _read(video: Video, clips: list[list[float]], prepare: PrepareFrame) -> Tensor:
+    return video.read_frames([time for clip in clips for time in clip], prepare)
 
 
 def span_of(video: Video, part: VideoPart) -> tuple[float, float]:

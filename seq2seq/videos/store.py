@@ -284,9 +284,10 @@ def _read_file(
     problems: dict[int, str] = {}
     try:
         with to.open("wb") as file, reader.open(path) as video:
+            prepare = reader.preparation_of(video)
             for frame in _frames_of(video.iter_frames(), list(parts.values())):
                 times.append(frame.time_seconds)
-                file.write(reader.preparation(frame.pixels).numpy().tobytes())
+                file.write(prepare(frame.pixels).numpy().tobytes())
             for place, part in parts.items():
                 try:
                     spans[place] = span_of(video, part)
