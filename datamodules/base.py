@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple, TypeVar, get_args
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from datamodules.samplers import BucketBatchSampler, RankSampler
@@ -116,12 +117,17 @@ class SequenceDataModule(LightningDataModule, ABC):
     Args:
         num_workers: Number of processes that prepare batches; 0 to prepare them in the main one.
         seed: Of the order of the batches, and of random choices in the examples.
+
+    Attributes:
+        predicted: Places in the input that prediction leaves out, as they have been predicted
+            before; int64 ``(inputs,)``.
     """
 
     def __init__(self, num_workers: int = 0, seed: int = 1) -> None:
         super().__init__()
         self.num_workers = num_workers
         self.seed = seed
+        self.predicted: NDArray[np.int64] = np.empty(0, dtype=np.int64)
 
     @abstractmethod
     def split_loader(self, role: Split) -> ResumableLoader[Any]:
@@ -170,8 +176,18 @@ class SequenceDataModule(LightningDataModule, ABC):
         batch_size: int,
         collate: Callable[[list[Any]], Batch],
     ) -> DataLoader[Any]:
-        """Return the loader of prediction: in the order of the dataset."""
-        sampler: Sampler[int] = RankSampler(len(dataset))
+        """Return the loader of prediction: in the order of the dataset, less what is ``predicted``.
+
+        Raises:
+            DataError: If more has been predicted than there is.
+        """
+        if self.predicted.max(initial=-1) >= len(dataset):
+            raise DataError(
+                f"Of the {len(dataset)} inputs, number {self.predicted.max() + 1} is finished: "
+                "there were more when prediction began. Give --data.predict as it was, or begin "
+                "anew without the finished parts."
+            )
+        sampler: Sampler[int] = RankSampler(len(dataset), self.predicted)
         return DataLoader(
             dataset,
             batch_size=batch_size,

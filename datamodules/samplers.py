@@ -202,17 +202,21 @@ class RankSampler(Sampler[int]):
 
     Args:
         size: Number of examples.
+        left_out: Indices below ``size`` that no rank has, int64 ``(examples,)``; none when None.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, left_out: NDArray[np.int64] | None = None) -> None:
         rank, world_size = current_rank()
-        self._indices = range(rank, size, world_size)
+        indices = np.arange(size)
+        if left_out is not None:
+            indices = np.delete(indices, left_out)
+        self._indices = indices[rank::world_size].copy()  # of this share alone
 
     def __len__(self) -> int:
         return len(self._indices)
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self._indices)
+        return map(int, self._indices)
 
 
 def current_rank() -> tuple[int, int]:

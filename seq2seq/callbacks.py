@@ -1,8 +1,7 @@
-"""Callbacks every recipe runs with: decoded samples, speed, and predictions written to a file."""
+"""Callbacks every recipe runs with: decoded samples and speed."""
 
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import lightning.pytorch as pl
@@ -191,53 +190,6 @@ class Throughput(Callback):
         """Count no validation: an epoch may be shorter than a window, so one spans validations."""
         del trainer, pl_module
         self._ended = None
-
-
-class PredictionWriter(Callback):
-    """Writes what ``seq2seq predict`` decodes, one line per input line, in the order of the input.
-
-    Args:
-        path: File to write; ``predictions.txt`` in the run's folder when None.
-    """
-
-    def __init__(self, path: str | None = None) -> None:
-        self.path = path
-        self._texts: dict[int, str] = {}
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Let a rank have nothing to predict, as where there are fewer inputs than ranks."""
-        del trainer
-        if stage == "predict":
-            pl_module.allow_zero_length_dataloader_with_multiple_devices = True
-
-    def on_predict_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Keep the best prediction of each row under its place in the input."""
-        del trainer, pl_module, batch_idx, dataloader_idx
-        rows: list[list[Prediction]] = outputs
-        for index, predictions in zip(batch.indices.tolist(), rows, strict=True):
-            self._texts[index] = predictions[0].text
-
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Gather the texts of all ranks and write them."""
-        # Not when prediction ends: Lightning 2.6 does not say so to a rank that had nothing to do.
-        if stage != "predict":
-            return
-        texts = _gather(trainer, self._texts)
-        self._texts = {}
-        if not trainer.is_global_zero:
-            return
-        path = Path(self.path or Path(trainer.default_root_dir) / "predictions.txt")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(f"{texts[index]}\n" for index in sorted(texts)), encoding="utf-8")
-        pl_module.print(f"{len(texts)} predictions written to {path}")
 
 
 def _gather(trainer: pl.Trainer, share: dict[int, Item]) -> dict[int, Item]:

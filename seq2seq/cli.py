@@ -25,13 +25,14 @@ import seq2seq.tasks.forecasting
 import seq2seq.tasks.text_classification
 import seq2seq.tasks.translation
 import seq2seq.tasks.video  # noqa: F401
-from seq2seq.callbacks import PredictionWriter, SampleLogger, Throughput
+from seq2seq.callbacks import SampleLogger, Throughput
 from seq2seq.checkpoint_files import DurableCheckpointIO
 from seq2seq.checkpoints import CHECKPOINT_KEY, read_checkpoint
 from seq2seq.confusion import ConfusionLogger
 from seq2seq.errors import CheckpointError, ConfigError, find_user_error
 from seq2seq.forecast_plots import ForecastPlots
 from seq2seq.interruption import LastCheckpoint
+from seq2seq.prediction_writer import PredictionWriter, describe_options
 
 LINKED_OPTIONS = ("vocab_size", "source_vocab_size", "num_classes", "label_steps", "num_channels")
 """What the model takes from the data module's options of the same names."""
@@ -71,6 +72,7 @@ class SequenceCLI(LightningCLI):
                 "last.filename": "last",
             }
         )
+        parser.add_lightning_class_args(PredictionWriter, "predictions")
         for name in LINKED_OPTIONS:
             parser.link_arguments(f"data.init_args.{name}", f"model.init_args.{name}")
 
@@ -95,13 +97,24 @@ class SequenceCLI(LightningCLI):
                 f"seq2seq-predict --ckpt_path {config.ckpt_path or 'X'} --input series.csv "
                 "--horizon N."
             )
+        if config.ckpt_path == "best":
+            # Lightning would look for that of a training in the same process.
+            config.ckpt_path = str(Path(config.run_dir) / "best.ckpt")
         _check_checkpoint(config, subcommand)
         if config.checkpoint.monitor is None:
             config.checkpoint.monitor = task.monitor
         if config.weights_only is None:
             # Lightning would run code that is pickled in a checkpoint behind a URL.
             config.weights_only = True
+        if subcommand == "predict" and config.return_predictions is None:
+            config.return_predictions = False  # they are in a file, and may not fit into memory
         for callback in config.trainer.callbacks or []:
+            if callback.class_path.rpartition(".")[2] == PredictionWriter.__name__:
+                raise ConfigError(
+                    "--trainer.callbacks has a PredictionWriter, and every run has one already. "
+                    "Leave it out, and give its options as --predictions.path and "
+                    "--predictions.resume."
+                )
             options = callback.get("init_args", {})
             if options.get("check_on_train_epoch_end", True) is None:
                 # Going on after a validation, Lightning passes through an end of epoch that has no
@@ -122,6 +135,13 @@ class SequenceCLI(LightningCLI):
         if options.get("logger") is not False:
             self.trainer_defaults["callbacks"].append(LearningRateMonitor(logging_interval="step"))
         return super().instantiate_trainer(**kwargs)
+
+    def before_predict(self) -> None:
+        """Refuse to write predictions before the data is made ready for them."""
+        writer = self._get(self.config_init, "predictions")
+        config = self.config["predict"]
+        writer.options = describe_options(config, str(_checkpoint_path(config)))
+        writer.check(self.trainer)
 
     def after_fit(self) -> None:
         """Say where the best model lies and how good it is."""
@@ -148,16 +168,20 @@ def _with_own_plugins(given: Any) -> list[Any]:
     return plugins
 
 
+def _checkpoint_path(config: Namespace) -> Any:
+    """Return the file of the checkpoint, or what else is given for it."""
+    is_last = config.ckpt_path == "last"
+    return Path(config.run_dir) / "last.ckpt" if is_last else config.ckpt_path
+
+
 def _check_checkpoint(config: Namespace, subcommand: str) -> None:
-    path = config.ckpt_path
+    path = _checkpoint_path(config)
     if path is None and subcommand != "fit":
         raise ConfigError(f"seq2seq {subcommand} needs a trained model: give its --ckpt_path.")
-    if path == "last":
-        path = Path(config.run_dir) / "last.ckpt"
-        if not path.exists():
-            return  # a job that is always started with `--ckpt_path last`, for the first time
+    if config.ckpt_path == "last" and not path.exists():
+        return  # a job that is always started with `--ckpt_path last`, for the first time
     # Lightning's own words, and what it fetches itself.
-    if path is None or path in ("best", "hpc") or "://" in str(path):
+    if path is None or path == "hpc" or "://" in str(path):
         return
     task = read_checkpoint(Path(path))[CHECKPOINT_KEY]["task"]
     model = config.model.class_path.rpartition(".")[2]
@@ -204,7 +228,6 @@ def build_cli(args: ArgsType = None, *, run: bool = True) -> SequenceCLI:
                 ConfusionLogger(),
                 ForecastPlots(),
                 Throughput(),
-                PredictionWriter(),
             ],
             # Batch samplers of this project partition by rank themselves.
             "use_distributed_sampler": False,

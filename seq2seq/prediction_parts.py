@@ -84,15 +84,114 @@ def cut(items: Iterator[str], size: int, processes: int) -> Iterator[Part]:
         number, first, present = number + 1, first + len(present), following
 
 
-class PartFolder:
-    """The folder ``OUTPUT.parts``: a file for each finished part, and what they were made with.
+class KeptFolder:
+    """The folder ``OUTPUT.parts``: what is finished of an output, and what it was made with.
+
+    Args:
+        output: The file that it is for.
+        option: What a command is given to go on with the folder.
+    """
+
+    def __init__(self, output: str, option: str) -> None:
+        self.path = Path(f"{output}.parts")
+        self._option = option
+
+    def check(self, wanted: dict[str, Any], is_resumed: bool) -> bool:
+        """Return whether the folder is there; then it can be gone on with.
+
+        Args:
+            wanted: What the command would make rows with: its options, by their names.
+            is_resumed: Whether it is to go on with what is there.
+
+        Raises:
+            ConfigError: If it is there and not to be gone on with, or was made with other options.
+            DataError: If it holds something else.
+        """
+        if not self.path.exists():
+            return False
+        if not is_resumed:
+            raise ConfigError(
+                f"{self.path}: holds parts of a run that has not ended. Add {self._option} to go "
+                "on with it, or delete the folder to begin anew."
+            )
+        made_with = self._read(_MANIFEST)["options"]
+        problems = [
+            f"--{name} was {made_with.get(name)!r}, and is {wanted.get(name)!r}."
+            for name in sorted({*made_with, *wanted})
+            if made_with.get(name) != wanted.get(name)
+        ]
+        if problems:
+            problems.append(f"Give what was given before, or delete {self.path} to begin anew.")
+        heading = f"{self._option}: {self.path} is of a run with another command:"
+        raise_together(problems, ConfigError, heading)
+        return True
+
+    def make(self, wanted: dict[str, Any], is_resumed: bool, **stored: Any) -> None:
+        """Make the folder, or go on with it.
+
+        Args:
+            wanted: As for ``check``.
+            is_resumed: As for ``check``.
+            **stored: What else a new folder is to tell about itself.
+
+        Raises:
+            ConfigError: As for ``check``.
+            DataError: If it cannot be made, or holds something else.
+        """
+        if self.check(wanted, is_resumed):
+            return
+        try:
+            self.path.mkdir()
+        except OSError as error:
+            raise DataError(f"{self.path}: cannot be made: {error.strerror}.") from error
+        self._write(_MANIFEST, {**stored, "options": wanted})
+
+    def damage(self, path: Path, remedy: Path) -> DataError:
+        """Return the error of a file that does not hold what it should.
+
+        Args:
+            path: The file.
+            remedy: What to delete.
+        """
+        return DataError(
+            f"{path}: is damaged. Delete {remedy}, and run the same command with {self._option}."
+        )
+
+    def _read(self, name: str) -> dict[str, Any]:
+        path = self.path / name
+        try:
+            content: dict[str, Any] = json.loads(path.read_bytes())
+        except OSError as error:
+            raise DataError(
+                f"{path}: cannot be read: {error.strerror}. Run the same command with "
+                f"{self._option}; if that does not help, delete {self.path}."
+            ) from error
+        except ValueError as error:
+            raise self.damage(path, self.path if name == _MANIFEST else path) from error
+        return content
+
+    def _write(self, name: str, content: dict[str, Any]) -> None:
+        # Under its name it is whole; nobody else writes it, but one that a dead run has left.
+        partial = self.path / f"{name}.{os.getpid()}"
+        try:
+            with partial.open("w", encoding="utf-8") as file:
+                json.dump(content, file)  # in ASCII, which also holds names that are not UTF-8
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(self.path / name)
+        except OSError as error:
+            raise DataError(f"{self.path / name}: cannot be written: {error.strerror}.") from error
+
+
+class PartFolder(KeptFolder):
+    """The folder of ``seq2seq-predict``, with a file for each finished part.
 
     Args:
         output: The file that the parts are for.
     """
 
     def __init__(self, output: str) -> None:
-        self.path = Path(f"{output}.parts")
+        super().__init__(output, "--resume")
 
     def begin(self, options: Namespace) -> None:
         """Make the folder, or go on with it.
@@ -105,20 +204,7 @@ class PartFolder:
                 checkpoint or other options.
             DataError: If it cannot be made, or holds something else.
         """
-        wanted = _describe(options)
-        if self.path.exists():
-            if not options.resume:
-                raise ConfigError(
-                    f"{self.path}: holds parts of a run that has not ended. Add --resume to go on "
-                    "with it, or delete the folder to begin anew."
-                )
-            self._check(wanted)
-            return
-        try:
-            self.path.mkdir()
-        except OSError as error:
-            raise DataError(f"{self.path}: cannot be made: {error.strerror}.") from error
-        self._write(_MANIFEST, {"processes": options.devices, "options": wanted})
+        self.make(_describe(options), options.resume, processes=options.devices)
 
     @property
     def processes(self) -> int:
@@ -166,47 +252,6 @@ class PartFolder:
             yield finished
             number, is_last = number + 1, finished.is_last
 
-    def _check(self, wanted: dict[str, Any]) -> None:
-        made_with = self._read(_MANIFEST)["options"]
-        problems = [
-            f"--{name} was {made_with.get(name)!r}, and is {wanted.get(name)!r}."
-            for name in sorted({*made_with, *wanted})
-            if made_with.get(name) != wanted.get(name)
-        ]
-        if problems:
-            problems.append(f"Give what was given before, or delete {self.path} to begin anew.")
-        raise_together(
-            problems, ConfigError, f"--resume: {self.path} is of a run with another command:"
-        )
-
-    def _read(self, name: str) -> dict[str, Any]:
-        path = self.path / name
-        try:
-            content: dict[str, Any] = json.loads(path.read_bytes())
-        except OSError as error:
-            raise DataError(
-                f"{path}: cannot be read: {error.strerror}. Run the same command with --resume; if "
-                f"that does not help, delete {self.path}."
-            ) from error
-        except ValueError as error:
-            raise DataError(
-                f"{path}: is damaged. Delete {self.path if name == _MANIFEST else path}, and run "
-                "the same command with --resume."
-            ) from error
-        return content
-
-    def _write(self, name: str, content: dict[str, Any]) -> None:
-        # Under its name it is whole; nobody else writes it, but one that a dead run has left.
-        partial = self.path / f"{name}.{os.getpid()}"
-        try:
-            with partial.open("w", encoding="utf-8") as file:
-                json.dump(content, file)  # in ASCII, which also holds names that are not UTF-8
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(self.path / name)
-        except OSError as error:
-            raise DataError(f"{self.path / name}: cannot be written: {error.strerror}.") from error
-
 
 def _name(number: int) -> str:
     return f"{number:06}.json"
@@ -215,10 +260,14 @@ def _name(number: int) -> str:
 def _describe(options: Namespace) -> dict[str, Any]:
     """Return what rows depend on: the options, and the checkpoint with its size and time."""
     described = {name: value for name, value in vars(options).items() if name not in _FREE_OPTIONS}
-    path = Path(options.ckpt_path)
-    size, changed_ns = _stamp(path) or (0, 0)  # a process will say what is wrong with it
+    return {**described, "ckpt_path": describe_file(options.ckpt_path)}
+
+
+def describe_file(path: str | Path) -> str:
+    """Return where a file is, its size and when it was changed."""
+    size, changed_ns = _stamp(path) or (0, 0)  # who reads it will say what is wrong with it
     time = datetime.fromtimestamp(changed_ns / 1e9, UTC).isoformat()
-    return {**described, "ckpt_path": f"{path.resolve()} ({size} bytes, {time})"}
+    return f"{Path(path).resolve()} ({size} bytes, {time})"
 
 
 def _stamp(path: str | Path) -> tuple[int, int] | None:

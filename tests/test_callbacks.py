@@ -9,7 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from datamodules.synthetic import DatesDataModule
 from seq2seq.batches import Batch
-from seq2seq.callbacks import PredictionWriter, SampleLogger, Throughput
+from seq2seq.callbacks import SampleLogger, Throughput
 from seq2seq.figures import attention_figure
 from seq2seq.search import SearchOptions
 from seq2seq.tasks.options import Optimization
@@ -274,35 +274,3 @@ def test_several_processes_are_told_how_uneven_their_batches_are(world_size, ran
     printed = []
     Throughput().on_train_start(trainer, SimpleNamespace(print=printed.append))
     assert [("1.062 times the mean" in line) for line in printed] == [True] * is_told
-
-
-# Predictions.
-
-
-@pytest.fixture
-def data(make_dates):
-    """Return a data module with lines to predict, of very different lengths."""
-    root = make_dates().root
-    lines = ["Sunday, 30 September 1990", "7.11.1987", "the 3rd of May, 2021", "1999/12/31"] * 3
-    (root / "wanted.text").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    data = make_dates(eval_batch_size=5)
-    data.splits["predict"] = "wanted"
-    return data, lines
-
-
-def test_predictions_are_written_in_the_order_of_the_input(
-    data, trained, predictor, make_trainer, tmp_path, capsys
-):
-    module, lines = data
-    assert isinstance(module, DatesDataModule)
-    writer = PredictionWriter(str(tmp_path / "deep" / "out.txt"))
-    make_trainer(callbacks=[writer]).predict(trained, module)
-    expected = predictor.predict(lines)
-    written = (tmp_path / "deep" / "out.txt").read_text(encoding="utf-8")
-    assert written == "".join(f"{line}\n" for line in expected)
-    assert f"12 predictions written to {tmp_path / 'deep' / 'out.txt'}" in capsys.readouterr().out
-
-
-def test_predictions_go_to_the_folder_of_the_run(data, trained, make_trainer, tmp_path):
-    make_trainer(callbacks=[PredictionWriter()]).predict(trained, data[0])
-    assert len((tmp_path / "predictions.txt").read_text(encoding="utf-8").splitlines()) == 12

@@ -44,9 +44,11 @@ def test_the_checkpoint_loads_without_running_code(run):
     assert checkpoint["seq2seq"]["task"] == "Translator"
 
 
-@pytest.mark.parametrize("verb", ["validate", "test"])
-def test_a_checkpoint_is_scored(run, verb):
-    done = seq2seq(run[0], verb, *TINY, "--ckpt_path", "runs/quickstart/best.ckpt")
+@pytest.mark.parametrize(
+    ("verb", "checkpoint"), [("validate", "runs/quickstart/best.ckpt"), ("test", "best")]
+)
+def test_a_checkpoint_is_scored(run, verb, checkpoint):
+    done = seq2seq(run[0], verb, *TINY, "--ckpt_path", checkpoint)
     assert done.status == 0, done.errors
     assert f"{'val' if verb == 'validate' else 'test'}/bleu" in done.output
 
@@ -175,6 +177,12 @@ def test_a_checkpoint_with_code_in_it_is_refused_and_not_run(tmp_path, name):
         assert done.status == 2
         assert "nothing in it was executed" in done.errors
         assert not (tmp_path / "executed").exists()
+
+
+def test_a_run_without_a_best_checkpoint_says_where_it_would_be(tmp_path):
+    done = seq2seq(tmp_path, "test", *TINY, "--ckpt_path", "best")
+    assert done.status == 2
+    assert "runs/quickstart/best.ckpt: there is no such file" in done.errors
 
 
 def test_the_module_is_the_command():

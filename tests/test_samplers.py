@@ -235,3 +235,17 @@ def test_no_example_is_no_batch():
 def test_prediction_keeps_the_order():
     assert list(RankSampler(5)) == [0, 1, 2, 3, 4]
     assert len(RankSampler(5)) == 5
+
+
+def test_prediction_leaves_out_what_it_is_told_to():
+    sampler = RankSampler(7, np.array([5, 0, 1]))
+    assert list(sampler) == [2, 3, 4, 6]
+    assert len(sampler) == 4
+
+
+def test_ranks_share_what_is_not_left_out(monkeypatch):
+    shares = []
+    for rank in range(3):
+        monkeypatch.setattr("datamodules.samplers.current_rank", lambda rank=rank: (rank, 3))
+        shares.append(list(RankSampler(7, np.array([0, 3]))))
+    assert shares == [[1, 5], [2, 6], [4]]
