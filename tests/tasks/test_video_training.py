@@ -1,6 +1,7 @@
 import csv
 import os
 import socket
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -39,6 +40,7 @@ def test_a_run_trains_validates_tests_and_its_checkpoint_predicts_the_same(sourc
     assert task.confusion.sum() == len(TESTED)
     fitting.save_checkpoint(source.parent / "x.ckpt")
     loaded = seq2seq.load(source.parent / "x.ckpt", "cpu")
+    loaded.task.take_clips(task.sampling.clips)
     data.predict = str(source.parent)
     task.eval()
     found = []
@@ -58,11 +60,12 @@ def test_what_a_checkpoint_knows_and_what_the_user_chooses_anew(source, make_tra
     loaded = seq2seq.load(source.parent / "x.ckpt", "cpu").task
     assert loaded.hparams["strides"] == [2]
     assert loaded.hparams["image_mean"] == [0.5]
-    assert loaded.sampling == task.sampling
+    assert loaded.sampling == replace(task.sampling, clips=1)
     assert loaded.preparation == task.preparation
     assert loaded.stills_rate_hz == RATE_HZ  # of the data
     assert loaded.class_names == CLASSES
-    for name in ("mixup", "class_weights", "checkpoint_steps", "optimization", "init_from"):
+    chosen = ("clips", "mixup", "class_weights", "checkpoint_steps", "optimization", "init_from")
+    for name in chosen:
         assert name not in loaded.hparams
     assert not loaded.mixup
 
