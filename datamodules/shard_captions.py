@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from datamodules.caption_files import CaptionedPicture
-from datamodules.shard_features import FeatureFiles, index_entry
+from datamodules.shard_features import FeatureFiles, as_features, index_entry
 from datamodules.shard_plan import ShardItem, ShardSource
 from datamodules.shard_table import Mapped, Sample
 from datamodules.shards import Shards
@@ -36,9 +36,8 @@ def feature_source(
         geometry: How pictures become squares.
         flip: Whether to store those of mirrored training pictures, too.
     """
-    entry = index_entry(network, flip)
     made = FeatureFiles(network, geometry, flip)
-    return pictures._replace(kind="features", settings=entry, made=made, features=entry)
+    return as_features(pictures, "features", made, index_entry(network, flip=flip))
 
 
 def captioned_pictures(shards: Shards, split: str) -> Sequence[CaptionedPicture]:

@@ -1,7 +1,8 @@
-"""Features of pictures, which a frozen network has made, in shards."""
+"""Features in shards, which a frozen network has made; those of pictures."""
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from datamodules.caption_dataset import PictureFiles
+from datamodules.shard_index import ShardKind
+from datamodules.shard_plan import ItemFile, MadeFiles, ShardItem, ShardSource, made_file
 from datamodules.shards import Shards
 from seq2seq.errors import ConfigError
 from seq2seq.feature_cache import FeatureNetwork
@@ -34,27 +37,31 @@ class FeatureFiles:
         self._network = network
         self._geometry = geometry
         self._flip = flip
-        self._size = len(_npy(np.zeros(network.feature_shape, dtype=np.float16)))
+        self._size = len(array_bytes(np.zeros(network.feature_shape, dtype=np.float16)))
 
-    def sizes(self, split: str) -> list[int]:
-        """Return the bytes of each file of a picture of a split."""
-        return [self._size] * len(self._names(split))
+    def sizes(self, item: ShardItem) -> list[int]:
+        """Return the bytes of each file of a picture."""
+        return [self._size] * len(self._names(item.split))
 
-    def make(self, split: str, paths: Sequence[Path]) -> Iterator[list[tuple[str, bytes]]]:
-        """Yield for each picture of a shard its files, as name and content.
+    def make(
+        self, items: Sequence[ShardItem]
+    ) -> Iterator[AbstractContextManager[Sequence[ItemFile]]]:
+        """Yield for each picture of a shard what gives its files.
 
         No more than two batches of features are in memory.
 
         Raises:
             DataError: If a picture cannot be read.
         """
-        names = self._names(split)
+        names = self._names(items[0].split)
+        paths = [item.path for item in items]
         views = [
             self._network.compute_features(PictureFiles(paths, self._geometry, name == _MIRRORED))
             for name in names
         ]
         for features in zip(*views, strict=True):
-            yield [(name, _npy(array)) for name, array in zip(names, features, strict=True)]
+            made = zip(names, map(array_bytes, features), strict=True)
+            yield nullcontext([made_file(name, content) for name, content in made])
 
     def _names(self, split: str) -> list[str]:
         return [_PLAIN, _MIRRORED] if self._flip and split == "train" else [_PLAIN]
@@ -79,9 +86,29 @@ class StoredFeatures:
         return torch.from_numpy(self._shards.read_array(self._paths[place], self._name))
 
 
-def index_entry(network: FeatureNetwork, flip: bool) -> dict[str, Any]:
-    """Return what the index says of the features that a network makes."""
-    return {"flip": flip, "network": network.feature_origin()}
+def as_features(
+    source: ShardSource, kind: ShardKind, made: MadeFiles, entry: dict[str, Any]
+) -> ShardSource:
+    """Return a source of features in place of the items of another one.
+
+    Args:
+        source: The other one.
+        kind: What the features are.
+        made: What makes them.
+        entry: What ``index_entry`` gave.
+    """
+    settings = (source.settings, entry)
+    return source._replace(kind=kind, settings=settings, made=made, features=entry)
+
+
+def index_entry(network: FeatureNetwork, **options: Any) -> dict[str, Any]:
+    """Return what the index says of the features that a network makes.
+
+    Args:
+        network: The network.
+        **options: What else they depend on, in plain values.
+    """
+    return {**options, "network": network.feature_origin()}
 
 
 def check_features(source: str, entry: Mapping[str, Any], network: FeatureNetwork) -> None:
@@ -93,7 +120,7 @@ def check_features(source: str, entry: Mapping[str, Any], network: FeatureNetwor
         network: The network.
 
     Raises:
-        ConfigError: If another one has made them, or of pictures prepared in another way.
+        ConfigError: If another one has made them, or of something prepared in another way.
     """
     found, wanted = entry["network"], network.feature_origin()
     options = [name for name in wanted if name != "extractor" and found.get(name) != wanted[name]]
@@ -108,7 +135,8 @@ def check_features(source: str, entry: Mapping[str, Any], network: FeatureNetwor
         )
 
 
-def _npy(array: NDArray[np.float16]) -> bytes:
+def array_bytes(array: NDArray[Any]) -> bytes:
+    """Return an array as the content of an ``.npy`` file."""
     stream = io.BytesIO()
     np.save(stream, array)
     return stream.getvalue()

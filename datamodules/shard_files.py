@@ -2,7 +2,7 @@
 
 import fcntl
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +19,10 @@ OTHER_SIZE = Fault(
     "Get them again, or run seq2seq-prepare again, which writes them anew.",
 )
 _LOCK = ".prepared/lock"  # beside the notes on finished shards
+
+
+ByteRange = tuple[int, int]
+"""Start and size."""
 
 
 class StoredFile(NamedTuple):
@@ -61,11 +65,11 @@ class FolderStore:
         self.check([file])
         return self._folder / file.name
 
-    def read_range(self, file: StoredFile, offset: int, size: int) -> bytes:
-        """Return ``size`` bytes of a file."""
+    def read_ranges(self, file: StoredFile, ranges: Sequence[ByteRange]) -> list[bytes]:
+        """Return some ranges of the bytes of a file."""
         path = self._folder / file.name
         try:
-            return read_range_of(path, offset, size)
+            return read_ranges_of(path, ranges)
         except FileNotFoundError as error:
             raise DataError(f"{path}: does not exist any more. {MISSING.remedy}") from error
         except OSError as error:
@@ -158,18 +162,20 @@ def unreadable(place: Path | str, error: Exception) -> str:
     return f"{place}: cannot be read ({reason}). Check the place and your rights to read it."
 
 
-def read_range_of(path: Path, offset: int, size: int) -> bytes:
-    """Return ``size`` bytes of a file on this machine.
+def read_ranges_of(path: Path, ranges: Sequence[ByteRange]) -> list[bytes]:
+    """Return some ranges of the bytes of a file on this machine.
 
     Raises:
         DataError: If it ends before.
         OSError: If it cannot be read.
     """
+    contents = []
     with path.open("rb") as stream:
-        stream.seek(offset)
-        content = stream.read(size)
-    if len(content) != size:
-        raise DataError(
-            f"{path}: ends before byte {offset + size}, within a sample. {OTHER_SIZE.remedy}"
-        )
-    return content
+        for start, size in ranges:
+            stream.seek(start)
+            contents.append(stream.read(size))
+            if len(contents[-1]) != size:
+                raise DataError(
+                    f"{path}: ends before byte {start + size}, within a sample. {OTHER_SIZE.remedy}"
+                )
+    return contents

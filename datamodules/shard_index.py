@@ -8,7 +8,13 @@ from datamodules.shard_files import StoredFile
 from datamodules.shard_store import ShardStore
 from seq2seq.errors import DataError
 
-ShardKind = Literal["pictures", "videos", "features"]
+ShardKind = Literal["pictures", "videos", "features", "video features"]
+
+FEATURES: dict[str, Literal["pictures", "videos"]] = {
+    "features": "pictures",
+    "video features": "videos",
+}
+"""Of the kinds of samples that a network has made, what it has made them of."""
 
 INDEX = "index.json"
 LAYOUT = 1
@@ -74,7 +80,7 @@ def read_index(source: str, store: ShardStore) -> ShardIndex:
                     name: (StoredFile(*file), count)
                     for name, (file, count) in index["tables"].items()
                 },
-                dict(index["features"]) if index["kind"] == "features" else None,
+                dict(index["features"]) if index["kind"] in FEATURES else None,
                 hashlib.blake2b(content, digest_size=16).hexdigest(),
             )
     except (ValueError, LookupError, TypeError, AttributeError) as error:

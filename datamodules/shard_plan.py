@@ -1,9 +1,12 @@
 """What goes into which shard."""
 
+import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import IO, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -25,7 +28,7 @@ class ShardItem(NamedTuple):
         path: A file, or a folder of frames.
         name: What it is called, the same wherever the data lies.
         samples: Place in the split of each sample of it, and what is known of that.
-        check: Reads it; raises a ``DataError`` if it is bad.
+        check: Reads it where its files are stored as they are; raises a ``DataError`` if it is bad.
     """
 
     split: str
@@ -35,18 +38,44 @@ class ShardItem(NamedTuple):
     check: Callable[[], object]
 
 
+class ItemFile(NamedTuple):
+    """A file of an item, as a shard takes it.
+
+    Attributes:
+        name: By which it is found in the shard again; empty where it is all there is of the item.
+        ending: What it is called in the tar file, behind the number of the item.
+        size: Bytes.
+        open: Opens it.
+    """
+
+    name: str
+    ending: str
+    size: int
+    open: Callable[[], IO[bytes]]
+
+
+def made_file(name: str, content: bytes) -> ItemFile:
+    """Return a file that has been made."""
+    return ItemFile(name, f".{name}", len(content), partial(io.BytesIO, content))
+
+
 class MadeFiles(Protocol):
     """What is stored in place of the files of items, and made of them."""
 
-    def sizes(self, split: str) -> list[int]:
-        """Return the bytes of each file of an item of a split."""
+    def sizes(self, item: ShardItem) -> list[int]:
+        """Return the bytes of each file of an item, as far as they are known beforehand."""
         ...
 
-    def make(self, split: str, paths: Sequence[Path]) -> Iterator[list[tuple[str, bytes]]]:
-        """Yield for each item of a shard its files, as name and content.
+    def make(
+        self, items: Sequence[ShardItem]
+    ) -> Iterator[AbstractContextManager[Sequence[ItemFile]]]:
+        """Yield for each item of a shard what gives its files, for as long as they are needed.
+
+        Several threads do so at once, each with a shard of its own.
 
         Raises:
-            DataError: If an item cannot be read.
+            DataError: If an item that has been checked cannot be read. One that has not, and is
+                bad, raises it where its files are asked for.
         """
         ...
 
@@ -108,7 +137,7 @@ def plan_shards(source: ShardSource, shard_bytes: int) -> Iterator[ShardPlan]:
             files = list(_files_of(item))
             sizes = [file_size for _, _, file_size, _ in files]
             if source.made is not None:
-                sizes = source.made.sizes(split)
+                sizes = source.made.sizes(item)
             sizes.append(len(described(item)))
             needed = sum(BLOCK + padded(each) for each in sizes)  # each behind a header
             if packed and size + needed > shard_bytes:

@@ -1,6 +1,6 @@
 """Where shards lie: a folder, or a place behind a URL."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
@@ -8,7 +8,7 @@ from typing import Protocol
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from datamodules.shard_files import FolderStore, StoredFile
+from datamodules.shard_files import ByteRange, FolderStore, StoredFile
 from datamodules.shard_urls import UrlStore
 from seq2seq.errors import DataError
 
@@ -38,8 +38,8 @@ class ShardStore(Protocol):
         """
         ...
 
-    def read_range(self, file: StoredFile, offset: int, size: int) -> bytes:
-        """Return ``size`` bytes of a file.
+    def read_ranges(self, file: StoredFile, ranges: Sequence[ByteRange]) -> list[bytes]:
+        """Return some ranges of the bytes of a file.
 
         Raises:
             DataError: As ``fetch``, or if the file ends before.

@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,10 @@ import fsspec
 from datamodules.shard_files import (
     MISSING,
     OTHER_SIZE,
+    ByteRange,
     StoredFile,
     digest_of,
-    read_range_of,
+    read_ranges_of,
     unreadable,
     unwritable,
 )
@@ -77,13 +78,13 @@ class UrlStore:
             ) from error
         return path
 
-    def read_range(self, file: StoredFile, offset: int, size: int) -> bytes:
-        """Return ``size`` bytes of a file."""
+    def read_ranges(self, file: StoredFile, ranges: Sequence[ByteRange]) -> list[bytes]:
+        """Return some ranges of the bytes of a file."""
         for _ in range(_TRIES):
             path = self.fetch(file)
             try:
                 os.utime(path)  # those used last are kept
-                return read_range_of(path, offset, size)
+                return read_ranges_of(path, ranges)
             except FileNotFoundError:  # another process needed its room in this moment
                 continue
         raise DataError(

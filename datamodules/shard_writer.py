@@ -4,11 +4,12 @@ import io
 import json
 import tarfile
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from itertools import repeat
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, get_args
+from typing import IO, Any, BinaryIO, NamedTuple, get_args
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -17,8 +18,16 @@ from datamodules.base import Split
 from datamodules.cache import content_key
 from datamodules.faults import some_of
 from datamodules.shard_files import StoredFile, digest_of, unreadable, unwritable
-from datamodules.shard_index import INDEX, LAYOUT, format_index
-from datamodules.shard_plan import ShardItem, ShardPlan, ShardSource, described, padded, plan_shards
+from datamodules.shard_index import FEATURES, INDEX, LAYOUT, format_index
+from datamodules.shard_plan import (
+    ItemFile,
+    ShardItem,
+    ShardPlan,
+    ShardSource,
+    described,
+    padded,
+    plan_shards,
+)
 from datamodules.shard_store import ShardStore
 from datamodules.shard_table import format_row
 from seq2seq.errors import DataError
@@ -53,9 +62,9 @@ def write_shards(source: ShardSource, store: ShardStore, shard_bytes: int, worke
     Args:
         source: What to write.
         store: Where to.
-        shard_bytes: Size of a shard; more only where a single item is larger.
-        workers: How many shards are written at a time, where files are stored as they are. What is
-            made of them comes one shard after the other.
+        shard_bytes: Size of a shard; more only where a single item is larger, or what is made of
+            items turns out to be.
+        workers: How many shards are written at a time.
 
     Raises:
         DataError: If items are bad and may not be left out, all named; or if too many are; or if
@@ -82,9 +91,8 @@ def _write_shards(
     writer = _Writer(source, store, lambda count: progress.advance(bar, count))
     notes: list[_Note] = []
     problems: list[str] = []
-    # Threads do: videos are decoded, and files copied, without the lock of the interpreter. A
-    # network that makes features uses all cores, or the only GPU, by itself.
-    pool = ThreadPoolExecutor(workers if source.made is None else 1)
+    # Threads do: videos are decoded, files copied and features made without the interpreter's lock.
+    pool = ThreadPoolExecutor(workers)
     try:
         with progress:
             for plan, note in zip(plans, pool.map(writer.write, plans), strict=True):
@@ -98,11 +106,12 @@ def _write_shards(
         writer.stop()  # else an error, or Ctrl-C, would wait for whole shards
         pool.shutdown(cancel_futures=True)
     if problems:
+        items = FEATURES.get(source.kind, source.kind)
         listed = some_of(problems, "\n  - ")
         raise DataError(
-            f"{len(problems)} of {len(source.items)} {source.kind} cannot be used:\n"
+            f"{len(problems)} of {len(source.items)} {items} cannot be used:\n"
             f"  - {listed}\n"
-            f"Mend them, or leave them out with --data.on_bad_{source.kind[:-1]} quarantine. The "
+            f"Mend them, or leave them out with --data.on_bad_{items[:-1]} quarantine. The "
             "shards without them are finished, and are kept when this runs again."
         )
     samples = _finish(source, plans, notes, store)
@@ -203,64 +212,67 @@ class _Writer:
             return None
         return note if self._store.has(StoredFile(name, note.size, note.digest)) else None
 
+    def _files(self, plan: ShardPlan) -> Iterator[AbstractContextManager[Sequence[ItemFile]]]:
+        """Yield for each item of a shard what gives the files to be stored."""
+        if self._source.made is None:
+            return (_as_they_are(item, files) for item, files in plan.items)
+        return self._source.made.make([item for item, _ in plan.items])
+
     def _make(self, plan: ShardPlan, key: str) -> _Note:
         path = self._store.scratch(plan.name)
         rows: list[Any] = []
         problems: list[tuple[str, str]] = []
-        made: Iterable[list[tuple[str, bytes]] | None] = repeat(None, len(plan.items))
-        if self._source.made is not None:
-            paths = [item.path for item, _ in plan.items]
-            made = self._source.made.make(plan.split, paths)
         try:
             with tarfile.open(path, "w") as tar:
-                for (item, files), contents in zip(plan.items, made, strict=True):
+                for (item, _), giving in zip(plan.items, self._files(plan), strict=True):
                     if self._is_stopped.is_set():
                         raise CancelledError
-                    try:
-                        item.check()
-                    except DataError as error:
-                        problems.append((str(item.path), str(error)))
-                    else:
-                        rows += _add(tar, item, files, contents)
+                    with ExitStack() as stack:
+                        try:
+                            files = stack.enter_context(giving)
+                        except DataError as error:
+                            problems.append((str(item.path), str(error)))
+                        else:
+                            rows += _add(tar, item, files)
                     self._advance(1)
             return _Note(key, path.stat().st_size, digest_of(path), rows, problems)
         except OSError as error:
             raise DataError(unwritable(str(path), error)) from error
 
 
-def _add(
-    tar: tarfile.TarFile,
-    item: ShardItem,
-    files: Sequence[tuple[str, Path, int, int]],
-    made: Sequence[tuple[str, bytes]] | None,
-) -> Iterator[Any]:
-    """Add an item to a shard, and yield the rows of its samples.
+@contextmanager
+def _as_they_are(
+    item: ShardItem, files: Sequence[tuple[str, Path, int, int]]
+) -> Iterator[list[ItemFile]]:
+    """Give the files of an item, unless it is bad."""
+    item.check()
+    yield [
+        ItemFile(
+            name,
+            f".{name}" if name else path.suffix.lower() or ".bin",
+            size,
+            partial(_open, path),
+        )
+        for name, path, size, _ in files
+    ]
 
-    Args:
-        tar: The shard.
-        item: The item.
-        files: Its files.
-        made: What to add in their place; None to add them.
-    """
+
+def _add(tar: tarfile.TarFile, item: ShardItem, files: Sequence[ItemFile]) -> Iterator[Any]:
+    """Add an item to a shard, and yield the rows of its samples."""
     # In WebDataset's layout, what is before the first full stop makes files one sample.
     key = f"{item.samples[0][0]:09}"
     content = described(item)
     _add_member(tar, f"{key}.json", len(content), io.BytesIO(content))
     stored = []
-    if made is None:
-        for name, path, size, _ in files:
-            member = f"{key}.{name}" if name else key + (path.suffix.lower() or ".bin")
-            with _open(path) as stream:
-                stored.append((name, _add_member(tar, member, size, stream), size))
-    else:
-        for name, content in made:
-            start = _add_member(tar, f"{key}.{name}", len(content), io.BytesIO(content))
-            stored.append((name, start, len(content)))
+    for file in files:
+        with file.open() as stream:
+            start = _add_member(tar, key + file.ending, file.size, stream)
+        stored.append((file.name, start, file.size))
     for place, values in item.samples:
         yield place, item.name, stored, values
 
 
-def _add_member(tar: tarfile.TarFile, name: str, size: int, stream: BinaryIO) -> int:
+def _add_member(tar: tarfile.TarFile, name: str, size: int, stream: IO[bytes]) -> int:
     """Add a file to a shard, and return where its content begins there."""
     member = tarfile.TarInfo(name)
     member.size = size

@@ -1,4 +1,4 @@
-"""Pictures, features of them, and videos in tar shards, for data larger than memory and disk.
+"""Pictures, videos, and features of them in tar shards, for data larger than memory and disk.
 
 The shards have the layout of WebDataset, whose tools read them. This project reads them by its own
 index of byte offsets: ``webdataset`` streams cannot go on in the middle of an epoch, and deal whole
@@ -8,6 +8,7 @@ the samplers of files serve, batches are a function of seed, epoch and position,
 """
 
 import io
+import math
 import os
 import tempfile
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ from seq2seq.pictures import open_picture
 
 _GIGABYTE = 10**9
 _SCRATCH = "seq2seq-"
+_HEAD_BYTES = 1 << 10  # more than the header of an array of numbers has
 
 
 class Shards:
@@ -96,8 +98,8 @@ class Shards:
             DataError: If it cannot be read.
         """
         sample = self._find(path)
-        [(_, start, size)] = sample.files
-        content = self._store.read_range(self._shards[sample.shard], start, size)
+        [(_, *place)] = sample.files
+        content = self._read(sample, *place)
         # Of a path, open_picture wants its content, its size and its name, and no more.
         return open_picture(cast(Path, _Member(self._name(sample), content)))
 
@@ -112,15 +114,37 @@ class Shards:
             DataError: If it cannot be read.
         """
         sample = self._find(path)
-        [(start, size)] = [place for found, *place in sample.files if found == name]
-        content = self._store.read_range(self._shards[sample.shard], start, size)
-        try:
+        content = self._read(sample, *_place_of(sample, name))
+        with self._parsing(sample):
             array: NDArray[Any] = np.load(io.BytesIO(content), allow_pickle=False)
-        except (ValueError, EOFError, SyntaxError) as error:  # the last one of its header
-            raise DataError(
-                f"{self._name(sample)}: its array is damaged ({error}). {OTHER_SIZE.remedy}"
-            ) from error
         return array
+
+    def read_rows(self, path: Path, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Read some rows of an array of a sample, and nothing of the others.
+
+        Args:
+            path: That of its ``Sample``.
+            name: Which of its files.
+            rows: Their places, int64 ``(rows,)``, in any order, and as often as they are wanted.
+
+        Raises:
+            DataError: If it cannot be read.
+        """
+        sample = self._find(path)
+        start, size = _place_of(sample, name)
+        head = io.BytesIO(self._read(sample, start, min(size, _HEAD_BYTES)))
+        with self._parsing(sample):
+            np.lib.format.read_magic(head)
+            shape, _, dtype = np.lib.format.read_array_header_1_0(head)
+            row_bytes = dtype.itemsize * math.prod(shape[1:])
+            if head.tell() + shape[0] * row_bytes != size:
+                raise ValueError(f"its header tells of {shape[0]} rows")
+        start += head.tell()
+        wanted, places = np.unique(rows, return_inverse=True)
+        ranges = [(start + int(row) * row_bytes, row_bytes) for row in wanted]
+        contents = self._store.read_ranges(self._shards[sample.shard], ranges)
+        array: NDArray[Any] = np.frombuffer(b"".join(contents), dtype=dtype)
+        return array.reshape(len(wanted), *shape[1:])[places]
 
     def read_arrays(self, path: Path) -> list[NDArray[Any]]:
         """Read all arrays of a sample, as ``read_array`` does."""
@@ -145,19 +169,32 @@ class Shards:
 
     @contextmanager
     def _written(self, sample: Sample) -> Iterator[Path]:
-        shard = self._shards[sample.shard]
         if not sample.files[0][0]:
-            [(_, start, size)] = sample.files
+            [(_, *only)] = sample.files
             # The ending tells arrays from videos.
             with tempfile.NamedTemporaryFile(prefix=_SCRATCH, suffix=sample.path.suffix) as file:
-                file.write(self._store.read_range(shard, start, size))
+                file.write(self._read(sample, *only))
                 file.flush()
                 yield Path(file.name)
             return
         with tempfile.TemporaryDirectory(prefix=_SCRATCH) as folder:
-            for name, start, size in sample.files:
-                Path(folder, name).write_bytes(self._store.read_range(shard, start, size))
+            for name, *place in sample.files:
+                Path(folder, name).write_bytes(self._read(sample, *place))
             yield Path(folder)
+
+    def _read(self, sample: Sample, start: int, size: int) -> bytes:
+        [content] = self._store.read_ranges(self._shards[sample.shard], [(start, size)])
+        return content
+
+    @contextmanager
+    def _parsing(self, sample: Sample) -> Iterator[None]:
+        """Raise a ``DataError`` where what is parsed is no array."""
+        try:
+            yield
+        except (ValueError, EOFError, SyntaxError) as error:  # the last one of its header
+            raise DataError(
+                f"{self._name(sample)}: its array is damaged ({error}). {OTHER_SIZE.remedy}"
+            ) from error
 
     def _find(self, path: Path) -> Sample:
         split, number, *_ = path.parts
@@ -197,6 +234,12 @@ def shard_problems(is_sharded: bool, window: int | None, cache_gb: float) -> Ite
         yield f"--data.shard_window is {window}: set it to 1 or more, or null."
     if not 0 <= cache_gb < float("inf"):
         yield f"--data.shard_cache_gb is {cache_gb}: set it to 0 or more."
+
+
+def _place_of(sample: Sample, name: str) -> tuple[int, int]:
+    """Return start and size of a file of a sample."""
+    [(start, size)] = [place for found, *place in sample.files if found == name]
+    return start, size
 
 
 class _Member:

@@ -1,7 +1,7 @@
 """Videos and their labels."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import chain
 from operator import attrgetter
@@ -27,6 +27,7 @@ from datamodules.quarantine import Quarantine
 from datamodules.shard_plan import ShardSource, refuse_shards
 from datamodules.shard_sampler import batch_sampler
 from datamodules.shard_table import Mapped
+from datamodules.shard_video_features import video_feature_source
 from datamodules.shard_videos import part_of, video_source
 from datamodules.shards import shard_problems
 from datamodules.video_dataset import (
@@ -40,7 +41,7 @@ from datamodules.video_formats import VideoEntry
 from datamodules.video_labels import label_text, label_vocabulary
 from datamodules.video_sources import VideoFiles, VideoShards
 from seq2seq.errors import ConfigError, DataError, raise_together
-from seq2seq.feature_cache import FeatureArray, Pictures
+from seq2seq.feature_cache import FeatureNetwork
 from seq2seq.pictures import PictureGeometry
 from seq2seq.tokenizers import FIRST_LABEL_ID, LABEL_SEPARATOR, LabelVocabulary
 from seq2seq.videos import BrokenTail, ClipSampling, find_videos
@@ -66,7 +67,8 @@ class VideoDataModule(SequenceDataModule):
         num_classes: Number of labels of the training videos.
         root: Folder of the videos that a file names; null for the file's own.
         format: Format of the source; ``auto`` goes by its name. ``shards``, which
-            ``seq2seq-prepare`` has written, have the splits of their recipe.
+            ``seq2seq-prepare`` has written, have the splits of their recipe; and videos, or, with
+            ``cache_features``, features of them.
         label_separator: What is between the labels of a video with several, in a table.
         label_steps: Labels of each video.
         val_share: Share of the training videos that becomes validation.
@@ -81,11 +83,13 @@ class VideoDataModule(SequenceDataModule):
             the cache folder, until its split is read by another run. A training that goes on from
             a checkpoint adds to its list.
         max_bad_share: Largest share of bad videos of a split that ``quarantine`` puts up with.
-        stills_rate_hz: Frame rate of folders of frames and of arrays, frames per second.
+        stills_rate_hz: Frame rate of folders of frames and of arrays, frames per second; that of
+            features in shards has to be the same.
         cache_frames: Decode every video only once, and keep all its frames, as the network sees
             them, in the cache folder.
         cache_features: Let a frozen network see each frame only once, and train on what it made of
-            them. Keeps the frames, too.
+            them. Keeps the frames, too; or the features come with the shards, and have to be of the
+            same network.
         shard_window: Out of how many shards batches are mixed, which are then read one after the
             other; null for all of them, as files are.
         shard_cache_gb: Room in the cache folder for shards from a URL, 10^9 bytes.
@@ -166,7 +170,7 @@ class VideoDataModule(SequenceDataModule):
         self._splits: dict[str, Sequence[VideoEntry]] = {}
         self._preparation = FramePreparation(PictureGeometry())
         self._sampling = ClipSampling()
-        self._features: Callable[[Pictures, Path], FeatureArray] | None = None
+        self._network: FeatureNetwork | None = None
         raise_together(list(self._problems()), ConfigError, "The data options cannot work:")
 
     @property
@@ -178,6 +182,8 @@ class VideoDataModule(SequenceDataModule):
         """Check the source.
 
         Raises:
+            ConfigError: If the options of the splits contradict it, or shards have other things
+                than the options ask for.
             DataError: If it cannot be used.
         """
         self._read()
@@ -186,7 +192,7 @@ class VideoDataModule(SequenceDataModule):
         """Read the source.
 
         Raises:
-            ConfigError: If the options of the splits contradict it.
+            ConfigError: As ``prepare_data``.
             DataError: If it cannot be used, or has another number of labels than ``num_classes``.
         """
         self._videos, self.tokenizers["target"] = self._read()
@@ -198,19 +204,18 @@ class VideoDataModule(SequenceDataModule):
         self,
         preparation: FramePreparation,
         sampling: ClipSampling,
-        features: Callable[[Pictures, Path], FeatureArray] | None,
+        network: FeatureNetwork | None,
     ) -> None:
         """Prepare clips as a network wants them.
 
         Args:
             preparation: What becomes of a frame.
             sampling: Which frames make a clip.
-            features: What gives the network's features of frames, from the cache folder that is
-                its second argument; None to give the frames themselves.
+            network: What gives features of frames; None to give the frames themselves.
         """
         self._preparation = preparation
         self._sampling = sampling
-        self._features = features
+        self._network = network
 
     def split_loader(self, role: Split) -> ResumableLoader[ClipExample]:
         """Return the batches of a split; one clip of each video in training, else all of them."""
@@ -259,7 +264,7 @@ class VideoDataModule(SequenceDataModule):
         return self.ordered_loader(dataset, self.eval_batch_size, collate)
 
     def iter_readings(self) -> Iterator[Reading]:
-        """Yield every video of the splits, once.
+        """Yield every video of the splits, or what shards have of it, once.
 
         Raises:
             ConfigError: If the options of the splits contradict the source.
@@ -275,6 +280,8 @@ class VideoDataModule(SequenceDataModule):
     def shard_source(self) -> ShardSource:
         """Return the videos of the splits, as ``seq2seq-prepare`` writes them.
 
+        After a ``show_to`` with a network, it is the features of them.
+
         Raises:
             ConfigError: If they are in shards already, or the options of the splits contradict the
                 source.
@@ -283,7 +290,11 @@ class VideoDataModule(SequenceDataModule):
         refuse_shards(self.given_source, self.format == "shards")
         splits = self._read()[0].splits
         noted = {role: self._quarantine(role, entries) for role, entries in splits.items()}
-        return video_source(splits, self.root or self._folder(), self._reader(), noted, self.seed)
+        reader = self._reader()
+        videos = video_source(splits, self.root or self._folder(), reader, noted, self.seed)
+        if self._network is None:
+            return videos
+        return video_feature_source(videos, self._network, reader)
 
     def label_counts(self) -> Tensor:
         """Return how often each class occurs in the training split, int64 ``(classes,)``."""
@@ -294,11 +305,12 @@ class VideoDataModule(SequenceDataModule):
         self, role: str, entries: Sequence[VideoEntry], quarantine: Quarantine | None
     ) -> tuple[ClipSource, Sequence[VideoEntry]]:
         """Return what gives the clips of a split, and the entries it gives them of."""
-        if not (self.cache_frames or self.cache_features):
-            return self._videos.clips(self._reader(), entries), entries
+        if self.format == "shards" or not (self.cache_frames or self.cache_features):
+            return self._videos.clips(self._reader(), entries, self._network), entries
         store = self._store(entries)
         kept = good_parts(store, [entry.path for entry in entries], role, quarantine)
-        features = None if self._features is None else self._features(store, self.cache_path())
+        network = self._network
+        features = None if network is None else network.cached_features(store, self.cache_path())
         return StoredClips(store, kept, features), [entries[place] for place in kept]
 
     def _store(self, entries: Sequence[VideoEntry]) -> FrameStore:
@@ -342,6 +354,8 @@ class VideoDataModule(SequenceDataModule):
                 self.shard_cache_gb,
                 self.shard_window,
                 self.label_steps,
+                cache_features=self.cache_features,
+                stills_rate_hz=self.stills_rate_hz,
             )
         else:
             videos = VideoFiles(
@@ -404,10 +418,10 @@ class VideoDataModule(SequenceDataModule):
         yield from option_problems(smallest, choices)
         is_sharded = self.format == "shards"
         yield from shard_problems(is_sharded, self.shard_window, self.shard_cache_gb)
-        if is_sharded and (self.cache_frames or self.cache_features):
+        if is_sharded and self.cache_frames:
             yield (
-                "--data.cache_frames and --data.cache_features keep all frames on this machine, "
-                "which --data.format shards is to avoid: set them to false, or give files."
+                "--data.cache_frames keeps all frames on this machine, which --data.format shards "
+                "is to avoid: set it to false, or give files."
             )
         if self.cache_features and self.augmentation.is_active:
             yield (

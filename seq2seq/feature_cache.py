@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,18 +22,25 @@ from seq2seq.errors import DataError
 # On a CPU, larger activations than those of a few pictures leave its caches, and are given back to
 # the system and fetched anew at every layer.
 _BATCHES = {"cpu": 4, "cuda": 64}
+# One thread at a time computes: it takes all cores, or all of a GPU, and with fewer cores for each
+# the last bits of features would depend on how many there are.
+_COMPUTING = threading.RLock()
 _ARRAY = "features.npy"
 _SETTINGS = "settings.json"
 
 
-class Pictures(Protocol):
-    """Pictures by their place in a list, as a network takes them."""
+class Views(Protocol):
+    """Pictures or frames by their place in a list, as a network takes them."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, place: int) -> Tensor:
         """Return a picture, uint8 ``(channels, size, size)``."""
         ...
+
+
+class Pictures(Views, Protocol):
+    """Pictures or frames that can be told from others."""
 
     def fingerprint(self) -> str:
         """Return a hash of which pictures they are, hexadecimal."""
@@ -94,7 +102,7 @@ class FeatureArray:
 
 
 class FeatureNetwork(Protocol):
-    """What gives a data module the features of its pictures; a ``GridNetworkTask`` does."""
+    """What gives a data module the features of what it has; a ``GridNetworkTask`` does."""
 
     @property
     def feature_shape(self) -> tuple[int, int]:
@@ -105,7 +113,7 @@ class FeatureNetwork(Protocol):
         """Return what the features of a picture depend on, besides itself, in plain values."""
         ...
 
-    def compute_features(self, pictures: Pictures) -> Iterator[NDArray[np.float16]]:
+    def compute_features(self, pictures: Views) -> Iterator[NDArray[np.float16]]:
         """Yield the features of each picture, ``(cells, channels)``, in order."""
         ...
 
@@ -140,11 +148,12 @@ def feature_folder(cache: Path, settings: dict[str, Any]) -> Path:
 
 @torch.no_grad()
 def compute_features(
-    extractor: Extractor, pictures: Pictures, device: torch.device
+    extractor: Extractor, pictures: Views, device: torch.device
 ) -> Iterator[NDArray[np.float16]]:
     """Yield the features of pictures, ``(batch, cells, channels)``, in order.
 
-    Pictures are decoded by all cores while the network works.
+    Pictures are decoded by all cores while the network works. Several threads may do this at once;
+    the network takes their batches in turn.
 
     Args:
         extractor: What makes the features.
@@ -155,7 +164,8 @@ def compute_features(
         DataError: If a picture cannot be read.
     """
     for batch in _read_ahead(pictures, _BATCHES.get(device.type, 64)):
-        features: NDArray[np.float16] = extractor.extract(batch.to(device)).half().cpu().numpy()
+        with _COMPUTING:
+            features: NDArray[np.float16] = extractor.extract(batch.to(device)).half().cpu().numpy()
         yield features
 
 
@@ -193,18 +203,19 @@ def write_features(
         with (made / _ARRAY).open("wb") as file:
             for features in compute_features(extractor, pictures, device):
                 if not file.tell():
-                    _write_header(file, (len(pictures), *features.shape[1:]))
+                    write_header(file, (len(pictures), *features.shape[1:]))
                 file.write(features.tobytes())
                 progress.advance(bar, len(features))
         (made / _SETTINGS).write_text(json.dumps(settings), encoding="utf-8")
 
 
-def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
+def write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
+    """Write what an ``.npy`` file of features begins with; as long for any length of them."""
     header = {"descr": "<f2", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, header)
 
 
-def _read_ahead(pictures: Pictures, size: int) -> Iterator[Tensor]:
+def _read_ahead(pictures: Views, size: int) -> Iterator[Tensor]:
     """Yield the pictures in batches, reading the next one meanwhile."""
     count = len(pictures)
     with ThreadPoolExecutor(os.cpu_count()) as pool:

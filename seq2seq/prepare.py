@@ -11,14 +11,17 @@ from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
 from datamodules.base import SequenceDataModule
+from datamodules.captioning import CaptionDataModule
 from datamodules.shard_index import INDEX, ShardKind
 from datamodules.shard_plan import ShardSource
 from datamodules.shard_store import open_store
 from datamodules.shard_writer import Written, write_shards
+from datamodules.video import VideoDataModule
 from seq2seq.errors import ConfigError, raise_together
 from seq2seq.predictor import find_device
 from seq2seq.recipe_command import build_data, build_model, recipe_parser, run_command
 from seq2seq.tasks.captioning import Captioner
+from seq2seq.tasks.video import VideoClassifier
 
 _MEGABYTE = 10**6
 _NAME = "seq2seq-prepare"
@@ -27,7 +30,13 @@ _READERS: dict[ShardKind, tuple[str, str]] = {
     "pictures": ("CaptionDataModule", "captions"),
     "features": ("CaptionDataModule", "captions"),
     "videos": ("VideoDataModule", "source"),
+    "video features": ("VideoDataModule", "source"),
 }
+# The data modules whose items can become features, the items, and the task with the network.
+_VIEWERS: tuple[tuple[type[SequenceDataModule], str, type[Captioner | VideoClassifier]], ...] = (
+    (CaptionDataModule, "pictures", Captioner),
+    (VideoDataModule, "videos", VideoClassifier),
+)
 
 
 @runtime_checkable
@@ -59,8 +68,8 @@ def build_parser() -> LightningArgumentParser:
         "(--data.cache_dir), where a run finds it. With --output, pictures and videos are written "
         "into tar shards, which a CaptionDataModule or VideoDataModule reads with --data.format "
         "shards, from a folder or from an object store; with --data.cache_features true, it is "
-        "what the recipe's captioner makes of the pictures. Started again after an interruption, "
-        "it keeps the shards that are finished.",
+        "what the frozen network of the recipe's model makes of them. Started again after an "
+        "interruption, it keeps the shards that are finished.",
         "Configuration as for seq2seq; its data is used, and its model where that makes features.",
         with_model=True,
     )
@@ -71,14 +80,17 @@ def build_parser() -> LightningArgumentParser:
         help="Folder or URL for shards, such as s3://bucket/folder; null to write none.",
     )
     parser.add_argument(
-        "--shard_mb", type=float, default=256.0, help="Size of a shard, 10^6 bytes."
+        "--shard_mb",
+        type=float,
+        default=256.0,
+        help="Size of a shard, 10^6 bytes; of features of videos, about that.",
     )
     parser.add_argument(
         "--workers",
         type=int | None,
         default=None,
-        help="How many shards are written at a time; null for one per core. Shards of features are "
-        "written one after the other.",
+        help="How many shards are written at a time; null for one per core. A network that makes "
+        "features takes them in turn.",
     )
     return parser
 
@@ -112,7 +124,7 @@ def run(arguments: Sequence[str] | None = None) -> Written | None:
     store = open_store(options.output)
     store.read(INDEX)  # a place out of reach is known before hours of work, not after
     if data.cache_features:
-        _captioner(parser, options).show(data)
+        _viewer(parser, options, data).show(data)
     data.prepare_data()
     data.setup("fit")
     source = data.shard_source()
@@ -128,24 +140,26 @@ def run(arguments: Sequence[str] | None = None) -> Written | None:
     return written
 
 
-def _captioner(parser: LightningArgumentParser, options: Namespace) -> Captioner:
-    """Return the recipe's captioner, whose network is to make features."""
+def _viewer(
+    parser: LightningArgumentParser, options: Namespace, data: SequenceDataModule
+) -> Captioner | VideoClassifier:
+    """Return the recipe's model, whose network is to make features of its data."""
+    [(what, kind)] = [(what, kind) for reader, what, kind in _VIEWERS if isinstance(data, reader)]
     name = None if options.model is None else options.model.class_path
-    if name is None or not issubclass(pkgutil.resolve_name(name), Captioner):
+    if name is None or not issubclass(pkgutil.resolve_name(name), kind):
         found = "no model" if name is None else f"a {name.rpartition('.')[2]}"
         raise ConfigError(
-            "--data.cache_features puts into shards what the Captioner of a recipe makes of "
-            f"pictures, and here is {found}. Features of videos are not put there, the videos "
-            "themselves are: set it to false."
+            f"--data.cache_features puts into shards what the {kind.__name__} of a recipe makes of "
+            f"{what}, and here is {found}. Give a recipe that has one, or set it to false."
         )
-    captioner: Captioner = build_model(parser, options)
-    if captioner.backbone_weights is None and captioner.init_from is None:
+    task: Captioner | VideoClassifier = build_model(parser, options)
+    if task.backbone_weights is None and task.init_from is None:
         raise ConfigError(
             "The backbone has no weights, and features of one that chance made fit no other run. "
             "Set --model.backbone_weights or --model.init_from."
         )
-    captioner.load_initial_weights()
-    return captioner.to(find_device("auto")).eval()
+    task.load_initial_weights()
+    return task.to(find_device("auto")).eval()
 
 
 def _where(data: SequenceDataModule) -> str:

@@ -166,7 +166,7 @@ def test_options_that_do_not_fit_shards_are_refused(sharded, root):
         CaptionDataModule(str(root / "captions.csv"))
     with pytest.raises(ConfigError, match=r"--data\.shard_window is for --data\.format shards"):
         pictures(root, shard_window=3)
-    with pytest.raises(ConfigError, match=r"cache_frames and --data\.cache_features keep all"):
+    with pytest.raises(ConfigError, match=r"--data\.cache_frames keeps all frames"):
         videos(sharded, format="shards", cache_frames=True)
     with pytest.raises(ConfigError, match=r"--data\.shard_window is for"):
         videos("videos.csv", shard_window=3, stills_rate_hz=RATE_HZ)

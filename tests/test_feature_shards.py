@@ -17,6 +17,7 @@ from toy_shards import assert_equal, batches, files_of, in_memory, videos, write
 from datamodules import CaptionDataModule, shard_writer
 from datamodules.check import read_all
 from datamodules.shard_features import FeatureFiles
+from datamodules.shard_plan import ShardItem
 from seq2seq.callbacks import SampleLogger
 from seq2seq.errors import ConfigError, DataError
 from seq2seq.search import SearchOptions
@@ -35,13 +36,13 @@ def root(tmp_path_factory):
     return write_corpus(tmp_path_factory.mktemp("captions"))
 
 
-def write_features(root, weights, output, model=None, **options):
+def write_features(root, weights, output, model=None, workers=2, **options):
     """Write the features of the pictures of a folder into shards."""
     task = captioner(backbone_weights=weights, **(model or {}))
     task.load_initial_weights()
     data = module(root, cache_features=True, **options)
     task.show(data)
-    return write(data, output, shard_bytes=SHARD_BYTES)
+    return write(data, output, shard_bytes=SHARD_BYTES, workers=workers)
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +119,7 @@ def test_shards_have_the_features_of_each_picture(root, weights, sharded):
 
 def test_the_same_pictures_and_network_give_the_same_bytes(root, weights, sharded, tmp_path):
     copy = shutil.copytree(root, tmp_path / "elsewhere")
-    write_features(copy, weights, tmp_path / "out", flip=True)
+    write_features(copy, weights, tmp_path / "out", workers=5, flip=True)
     assert files_of(tmp_path / "out") == files_of(sharded)
 
 
@@ -135,14 +136,14 @@ def test_only_what_has_changed_is_made_again(root, weights, own):
 def test_an_interrupted_run_goes_on(root, weights, sharded, tmp_path, monkeypatch):
     make = FeatureFiles.make
 
-    def stop(self, split, paths):
-        if split != "train":
+    def stop(self, items):
+        if items[0].split != "train":
             raise KeyboardInterrupt
-        return make(self, split, paths)
+        return make(self, items)
 
     monkeypatch.setattr(FeatureFiles, "make", stop)
     with pytest.raises(KeyboardInterrupt):
-        write_features(root, weights, tmp_path / "out", flip=True)
+        write_features(root, weights, tmp_path / "out", workers=1, flip=True)
     assert not (tmp_path / "out/index.json").exists()
     monkeypatch.undo()
     assert write_features(root, weights, tmp_path / "out", flip=True).kept == 6
@@ -162,9 +163,9 @@ def test_ctrl_c_does_not_wait_for_the_shard(root, weights, tmp_path, monkeypatch
     made, is_interrupted = [], threading.Event()
     make = FeatureFiles.make
 
-    def make_slowly(self, split, paths):
-        for contents in make(self, split, paths):
-            made.append(split)
+    def make_slowly(self, items):
+        for contents in make(self, items):
+            made.append(items[0].split)
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
             assert is_interrupted.wait(60)
             yield contents
@@ -177,7 +178,7 @@ def test_ctrl_c_does_not_wait_for_the_shard(root, weights, tmp_path, monkeypatch
     monkeypatch.setattr(FeatureFiles, "make", make_slowly)
     monkeypatch.setattr(shard_writer, "ThreadPoolExecutor", Pool)
     with pytest.raises(KeyboardInterrupt):
-        write_features(root, weights, tmp_path / "out")
+        write_features(root, weights, tmp_path / "out", workers=1)
     assert made == ["train"]
     assert not [*(tmp_path / "out").glob("*.tar")]
     assert not [*(tmp_path / "out").glob(".*.partial")]
@@ -197,11 +198,14 @@ def test_few_features_are_in_memory(root, weights, monkeypatch):
     monkeypatch.setattr(
         task.encoder, "extract", lambda pictures: seen.append(len(pictures)) or extract(pictures)
     )
-    paths = sorted((root / "images").rglob("*.png"))
-    made = FeatureFiles(task, task.geometry, flip=False).make("train", paths)
+    items = [
+        ShardItem("train", path, path.name, (), path.stat)
+        for path in sorted((root / "images").rglob("*.png"))
+    ]
+    made = FeatureFiles(task, task.geometry, flip=False).make(items)
     next(made)
     assert sum(seen) == 4
-    assert len([*made]) == len(paths) - 1
+    assert len([*made]) == len(items) - 1
 
 
 # Trained from.

@@ -1,9 +1,11 @@
 import pkgutil
 import re
+import shutil
 
 import numpy as np
 import pytest
 import yaml
+from command_line import seq2seq
 from fsspec.implementations.memory import MemoryFileSystem
 from toy_captions import BACKBONE, VOCAB, write_corpus, write_weights
 from toy_clips import RATE_HZ
@@ -132,7 +134,7 @@ def test_the_exit_status_tells_what_was_wrong(tmp_path, monkeypatch, capsys):
     assert "nothing to prepare: give a --config" in capsys.readouterr().err
 
 
-# Features of pictures.
+# Features.
 
 
 def captioning_recipe(root, folder, model=(), **options):
@@ -168,18 +170,58 @@ def test_features_need_a_trained_and_frozen_network(root, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_features_of_videos_are_not_put_into_shards(tmp_path):
+def video_recipe(folder, model, **options):
+    network = {"frame_network": BACKBONE, "backbone_layer": "features.3", "image_size": 32}
+    model = {"class_path": "VideoClassifier", "init_args": {**network, **model}}
+    options = {"num_classes": 3, "stills_rate_hz": RATE_HZ, "cache_features": True, **options}
+    return recipe(folder, "VideoDataModule", model, **options)
+
+
+def test_features_of_videos_are_prepared_and_trained_from(tmp_path, capsys):
     source = str(write_videos(tmp_path / "files"))
-    options = {"source": source, "num_classes": 3, "cache_features": True}
-    model = {"class_path": "VideoClassifier"}
-    for name, found in ((model, "a VideoClassifier"), (None, "no model")):
-        config = recipe(tmp_path, "VideoDataModule", name, **options)
-        with pytest.raises(
-            ConfigError,
-            match=rf"cache_features .*here is {found}\. Features of videos are not put there, the "
-            r"videos themselves are: set it to false",
-        ):
-            run(["--config", config, "--output", str(tmp_path / "out")])
+    weights = {"backbone_weights": str(write_weights(tmp_path / "weights.pt"))}
+    output = str(tmp_path / "out")
+    config = video_recipe(tmp_path, weights, source=source)
+    assert run(["--config", config, "--output", output]).samples == 12
+    assert capsys.readouterr().out.endswith(
+        "Read them with --data VideoDataModule --data.format shards --data.cache_features true "
+        f"--data.source {output}.\n"
+    )
+    assert run(["--config", config, "--output", output, "--workers", "1"]).kept == 3
+    shutil.rmtree(tmp_path / "files")
+    read = ["--data.format", "shards", "--data.source", output, "--data.cache_dir", "cache"]
+    short = ["--trainer.max_epochs", "1", "--trainer.accelerator", "cpu"]
+    outcome = seq2seq(tmp_path, "fit", "--config", config, *read, *short)
+    assert outcome.status == 0, outcome.errors
+    assert (tmp_path / "runs/x/last.ckpt").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "wanted"),
+    [
+        ("VideoDataModule", None, r"the VideoClassifier of a recipe makes of videos, .* no model"),
+        ("VideoDataModule", "Captioner", r"makes of videos, and here is a Captioner\. Give a rec"),
+        ("CaptionDataModule", "VideoClassifier", r"the Captioner .* of pictures, .*VideoClassif"),
+    ],
+)
+def test_features_need_a_model_for_the_data(tmp_path, kind, name, wanted):
+    model = None if name is None else {"class_path": name}
+    sizes = {"source": "x", "num_classes": 3} if kind == "VideoDataModule" else {"captions": "x"}
+    if name == "Captioner":
+        model["init_args"] = {"vocab_size": 9}
+    if name == "VideoClassifier":
+        model["init_args"] = {"num_classes": 3}
+        sizes["images"] = "x"
+    config = recipe(tmp_path, kind, model, cache_features=True, **sizes)
+    with pytest.raises(ConfigError, match=wanted):
+        run(["--config", config, "--output", str(tmp_path / "out")])
+
+
+def test_features_of_a_network_of_our_own_are_not_put_into_shards(tmp_path):
+    source = str(write_videos(tmp_path / "files"))
+    config = video_recipe(tmp_path, {"frame_network": "small"}, source=source)
+    with pytest.raises(ConfigError, match=r"Name one as --model\.frame_network, without --model\."):
+        run(["--config", config, "--output", str(tmp_path / "out")])
 
 
 # What is not put into shards.

@@ -1,4 +1,5 @@
 import csv
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -220,7 +221,7 @@ def cached(pictures, cache):
 def test_features_of_frames_are_kept(tmp_path):
     data = shown(write_corpus(tmp_path), DENSE, cache_features=True)
     plain = [clips for clips, *_ in examples(data, "val")]
-    data._features = cached
+    data._network = SimpleNamespace(cached_features=cached)
     for (features, *_), clips in zip(examples(data, "val"), plain, strict=True):
         assert features.shape == (3, 4, 2, 3)  # clips, time, cells, channels
         assert features.dtype == torch.float16

@@ -352,6 +352,14 @@ class VideoClassifier(GridNetworkTask, LabelTask):
             return
         if stage == "fit":
             self.stills_rate_hz = self.hparams["stills_rate_hz"] = data.stills_rate_hz
+        self.show(data)
+
+    def show(self, data: Any) -> None:
+        """Let a ``VideoDataModule`` prepare clips for this network, or keep its features.
+
+        Raises:
+            ConfigError: If features are to be cached of a network that learns, or of none.
+        """
         network = self.grid_network
         if data.cache_features and (network is None or network.can_fine_tune):
             raise ConfigError(
@@ -359,8 +367,7 @@ class VideoClassifier(GridNetworkTask, LabelTask):
                 "frames. Name one as --model.frame_network, without --model.fine_tune_from, or set "
                 "it to false."
             )
-        features = self.cached_features if data.cache_features else None
-        data.show_to(self.preparation, self.sampling, features)
+        data.show_to(self.preparation, self.sampling, self if data.cache_features else None)
 
     def take_clips(self, clips: int) -> None:
         """Look at so many clips of each video from now on, and average their probabilities.

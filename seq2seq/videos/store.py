@@ -22,7 +22,7 @@ from torch import Tensor
 
 from seq2seq.appearing import appearing
 from seq2seq.errors import DataError
-from seq2seq.videos.base import EARLY_SECONDS, Frame
+from seq2seq.videos.base import EARLY_SECONDS, Frame, Video
 from seq2seq.videos.find import find_frames
 from seq2seq.videos.frames import FrameReader, SampleTimes, VideoPart, span_of
 
@@ -103,10 +103,7 @@ class FrameStore:
         return self._parts[part].start_seconds, self._parts[part].end_seconds
 
     def places(self, part: int, times_seconds: Sequence[float]) -> NDArray[np.int64]:
-        """Return which frames are shown at some times of a part.
-
-        The frame at a time is the last one whose time stamp is not later than it, by more than a
-        millisecond; before the first frame it is the first one.
+        """Return which frames are shown at some times of a part, as ``shown_at`` finds them.
 
         Args:
             part: Place of the part in the list.
@@ -116,9 +113,7 @@ class FrameStore:
             Places of frames in the store, int64 ``(time,)``.
         """
         start, end = self._range(part)
-        due = np.asarray(times_seconds) + EARLY_SECONDS
-        found = np.searchsorted(self._times[start:end], due, side="right") - 1
-        return start + np.maximum(found, 0)
+        return start + shown_at(self._times[start:end], times_seconds)
 
     def clip(self, part: int, times_seconds: Sequence[float]) -> Tensor:
         """Return the frames that are shown at some times, as ``places`` finds them.
@@ -138,6 +133,16 @@ class FrameStore:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self._folder, self._settings)
+
+
+def shown_at(stamps: NDArray[np.float64], times: Sequence[float]) -> NDArray[np.int64]:
+    """Return the places of the frames, of which there are these stamps, at some times, seconds.
+
+    The frame at a time is the last one whose time stamp is not later than it, by more than a
+    millisecond; before the first frame it is the first one.
+    """
+    due = np.asarray(times) + EARLY_SECONDS
+    return np.maximum(np.searchsorted(stamps, due, side="right") - 1, 0)
 
 
 class _StoredPart(NamedTuple):
@@ -284,10 +289,9 @@ def _read_file(
     problems: dict[int, str] = {}
     try:
         with to.open("wb") as file, reader.open(path) as video:
-            prepare = reader.preparation_of(video)
-            for frame in _frames_of(video.iter_frames(), list(parts.values())):
+            for frame in read_shown(reader, video, list(parts.values())):
                 times.append(frame.time_seconds)
-                file.write(prepare(frame.pixels).numpy().tobytes())
+                file.write(frame.pixels.numpy().tobytes())
             for place, part in parts.items():
                 try:
                     spans[place] = span_of(video, part)
@@ -301,6 +305,13 @@ def _read_file(
 def _reason(error: DataError, path: Path) -> str:
     """Return the message without the path, under which the file may not be found again."""
     return str(error).removeprefix(f"{path}: ")
+
+
+def read_shown(reader: FrameReader, video: Video, parts: Sequence[VideoPart]) -> Iterator[Frame]:
+    """Yield the frames that parts of an open video show, as the network sees them."""
+    prepare = reader.preparation_of(video)
+    for frame in _frames_of(video.iter_frames(), parts):
+        yield frame._replace(pixels=prepare(frame.pixels))
 
 
 def _frames_of(frames: Iterator[Frame], parts: Sequence[VideoPart]) -> Iterator[Frame]:
