@@ -14,8 +14,8 @@ from torch import Tensor
 from seq2seq.errors import ConfigError, DataError, raise_together
 
 Resize = Literal["crop", "squash", "pad", "foreground"]
-Box = tuple[int, int, int, int]
-"""Left, top, right and bottom, in pixels of a picture; it may reach beyond it."""
+Box = tuple[float, float, float, float]
+"""Left, top, right and bottom, as shares of width and height; it may reach beyond the picture."""
 
 # By format: where Pillow may look at anything, a file named .jpg can start Ghostscript. MPO, which
 # many cameras write, is found by way of JPEG.
@@ -37,10 +37,11 @@ _UPRIGHT = {
 # Largest values that pictures of floats are written for: HDR, floats of bytes, of 16-bit numbers.
 _FLOAT_SCALES = (1.0, 255.0, 65535.0)
 _GREY = (128, 128, 128)
-# Of ``foreground``: the noise of a codec is darker, and that of a sensor takes a smaller share of a
-# row.
+# Of ``foreground``: the noise of a codec is darker, and that of a sensor takes fewer pixels of a
+# row, as a share of the shorter side.
 _BLACK = 8
 _STRAY_SHARE = 0.01
+_LEAST_FOREGROUND = 0.25  # less would be cut out of a square of many times the picture's size
 
 
 def open_picture(path: Path) -> Image.Image:
@@ -179,17 +180,18 @@ class PictureGeometry:
     def foreground(self, picture: Image.Image) -> Box:
         """Return the square around what is not black; of a black picture, that in its middle."""
         is_lit = np.asarray(picture).max(axis=2) > _BLACK
-        rows = np.flatnonzero(is_lit.mean(axis=1) > _STRAY_SHARE)
-        if not len(rows):
+        rows = np.flatnonzero(is_lit.sum(axis=1) > _STRAY_SHARE * min(picture.size))
+        if len(rows):
+            bottom = int(rows[-1]) + 1
+            side = round((bottom - int(rows[0])) / self.crop_share)
+            # The median: an arm that is stretched out moves it little.
+            middle = float(np.median(np.nonzero(is_lit[rows])[1])) + 0.5
+            left, top = round(middle - side / 2), bottom - side
+        else:
             side = min(picture.size)
             left, top = (picture.width - side) // 2, (picture.height - side) // 2
-            return left, top, left + side, top + side
-        bottom = int(rows[-1]) + 1
-        side = round((bottom - int(rows[0])) / self.crop_share)
-        # The median: an arm that is stretched out moves it little.
-        middle = float(np.median(np.nonzero(is_lit[rows])[1])) + 0.5
-        left = round(middle - side / 2)
-        return left, bottom - side, left + side, bottom
+        width, height = picture.size
+        return left / width, top / height, (left + side) / width, (top + side) / height
 
     def settings(self) -> dict[str, int | float | str]:
         """Return the options as plain values, from which an equal object can be made."""
@@ -220,7 +222,11 @@ class PictureGeometry:
         return square
 
     def _cut(self, picture: Image.Image, box: Box) -> Image.Image:
-        cut = picture.crop(box)  # black where it reaches beyond the picture
+        sides = (*picture.size, *picture.size)
+        left, top, right, bottom = (
+            round(share * side) for share, side in zip(box, sides, strict=True)
+        )
+        cut = picture.crop((left, top, right, bottom))  # black where it reaches beyond the picture
         return self._resample(cut, (self.size, self.size), (0, 0, *cut.size))
 
     @staticmethod
@@ -240,6 +246,11 @@ class PictureGeometry:
             yield (
                 f"--model.image_crop_share={self.crop_share} is not a share: "
                 "choose more than 0, and at most 1."
+            )
+        elif self.resize == "foreground" and self.crop_share < _LEAST_FOREGROUND:
+            yield (
+                f"--model.image_crop_share={self.crop_share} leaves almost all of the square free: "
+                f"choose {_LEAST_FOREGROUND} or more with image_resize foreground."
             )
 
 

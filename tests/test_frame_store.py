@@ -81,6 +81,18 @@ def test_the_foreground_of_the_first_frame_is_where_all_of_them_look(tmp_path, s
     assert torch.equal(store.clip(0, times)[:, 0], frames)
 
 
+def test_frames_of_another_size_show_the_same_part_of_the_scene(tmp_path):
+    for number, factor in enumerate([1, 1, 2]):
+        frame = np.zeros((20 * factor, 30 * factor), dtype=np.uint8)
+        frame[8 * factor : 18 * factor, 5 * factor : 9 * factor] = 200
+        Image.fromarray(frame).save(tmp_path / f"{number}.png")
+    reader = FrameReader(FramePreparation(PictureGeometry(10, "foreground"), 1), 10)
+    first, same, large = reader.read_clips(VideoPart(tmp_path), lambda *_: [[0, 0.1, 0.2]])[0]
+    assert torch.equal(first, same)
+    assert first.any()
+    assert (first.float() - large.float()).abs().mean() < 10
+
+
 def test_settings_tell_what_frames_depend_on():
     settings = [
         FrameReader(FramePreparation(PictureGeometry(16), 1), 10, 1, "cut").settings(),

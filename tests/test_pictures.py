@@ -344,7 +344,7 @@ def test_foreground_is_more_than_the_noise_of_a_codec_and_a_stray_pixel():
     geometry = PictureGeometry(20, "foreground")
     box = geometry.foreground(Image.fromarray(values))
     values[values == 0] = 8
-    values[3, 3:5] = 255
+    values[3, 3] = 255
     assert geometry.foreground(Image.fromarray(values)) == box
 
 
@@ -354,14 +354,28 @@ def test_an_arm_that_is_stretched_out_moves_the_square_little():
     left, top, *_ = geometry.foreground(Image.fromarray(values))
     values[8:10, 24:36] = 100
     shifted, same, *_ = geometry.foreground(Image.fromarray(values))
-    assert 0 <= shifted - left <= 1
+    assert 0 <= (shifted - left) * 40 <= 1
     assert same == top
+
+
+def test_a_thin_figure_in_a_wide_picture_is_no_noise():
+    values = silhouette(10, 5, 12, 45, 400, 50)
+    square = PictureGeometry(20, "foreground")(Image.fromarray(values))
+    assert square[:, :, 8:12].any()
 
 
 def test_of_a_black_picture_the_middle_is_shown():
     black = Image.new("RGB", (9, 5))
-    assert PictureGeometry(4, "foreground").foreground(black) == (2, 0, 7, 5)
+    assert PictureGeometry(4, "foreground").foreground(black) == (2 / 9, 0, 7 / 9, 1)
     assert not PictureGeometry(4, "foreground")(black).any()
+
+
+def test_most_of_the_square_is_foreground():
+    with pytest.raises(
+        ConfigError, match=r"image_crop_share=0.2 leaves almost all .* 0.25 or more"
+    ):
+        PictureGeometry(4, "foreground", 0.2)
+    assert PictureGeometry(4, "crop", 0.2).crop_share == 0.2
 
 
 def test_settings_make_an_equal_geometry():

@@ -64,8 +64,9 @@ class VideoClassifier(GridNetworkTask, LabelTask):
             null for none. Needed for training only: a checkpoint has its own.
         image_size: Side of the frames that the network sees, in pixels.
         image_resize: ``crop`` the middle of a frame, ``squash`` it to a square, ``pad`` it, or cut
-            out the ``foreground``, as the first frame has it: of depth and silhouettes, where all
-            else is black.
+            out the ``foreground``, of depth and silhouettes, where all else is black. It is cut out
+            where the first frame of the file has it, also for a part that begins later; where that
+            frame is black, the middle is.
         image_crop_share: Share of a frame's shorter side that ``crop`` keeps; of the square's
             height that ``foreground`` fills.
         image_channels: 3 for colour, 1 for grey.
