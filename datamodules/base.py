@@ -1,7 +1,8 @@
 """What the data of every modality shares: datasets with an epoch, loaders that can resume."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 import numpy as np
@@ -160,6 +161,17 @@ class SequenceDataModule(LightningDataModule, ABC):
             f"{type(self).__name__} does not say which files it has, so they cannot be checked. "
             "Let it have a method iter_readings that does."
         )
+
+    def prediction_files(self) -> Sequence[Path]:
+        """Return what ``predict_dataloader`` reads, in its order; nothing where it does not tell.
+
+        A prediction that was interrupted goes on only where they have not changed.
+
+        Raises:
+            ConfigError: If there is nothing to predict.
+            DataError: If a file is not there.
+        """
+        return ()
 
     def bucket_loader(
         self,

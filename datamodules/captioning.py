@@ -264,7 +264,7 @@ class CaptionDataModule(SequenceDataModule):
         )
         return self.bucket_loader(dataset, sampler, collate)
 
-    def predict_dataloader(self) -> DataLoader[CaptionExample]:
+    def prediction_files(self) -> Sequence[Path]:
         """Return the pictures of the folder ``predict``, sorted by their paths.
 
         Raises:
@@ -272,7 +272,15 @@ class CaptionDataModule(SequenceDataModule):
         """
         if self.predict is None:
             raise ConfigError("There is nothing to caption: set --data.predict to a folder.")
-        paths = find_pictures(Path(self.predict))
+        return find_pictures(Path(self.predict))
+
+    def predict_dataloader(self) -> DataLoader[CaptionExample]:
+        """Return what ``prediction_files`` names, in its order.
+
+        Raises:
+            ConfigError: If there is no such folder.
+        """
+        paths = self.prediction_files()
         views = PictureFiles(paths, self._geometry)
         return self.ordered_loader(PictureDataset(views, len(paths)), self.eval_batch_size, collate)
 

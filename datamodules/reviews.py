@@ -211,8 +211,7 @@ class ReviewDataModule(SequenceDataModule):
         source, survey, self.tokenizers = self._read(may_prepare=False)
         folders = dict.fromkeys(SPLITS, self._corpora_folder(source, survey, self.tokenizers))
         if self.predict is not None:
-            texts = self._find_texts(self.predict)
-            folders["predict"] = self._texts_folder(texts, self.tokenizers)
+            folders["predict"] = self._texts_folder(self._find_texts(self.predict), self.tokenizers)
         self._corpora = {}
         for split, folder in folders.items():
             require_prepared(folder)
@@ -237,14 +236,15 @@ class ReviewDataModule(SequenceDataModule):
         )
         return self.bucket_loader(dataset, sampler, collate)
 
-    def predict_dataloader(self) -> DataLoader[ReviewExample]:
-        """Return the batches of the texts of ``predict``, in their order.
-
-        Raises:
-            ConfigError: If none are given.
-        """
+    def prediction_files(self) -> tuple[Path, ...]:
+        """Return the file ``predict``; a ``ConfigError`` says so if none is given."""
         if self.predict is None:
             raise ConfigError("There is nothing to classify: set --data.predict.")
+        return (Path(self.predict),)
+
+    def predict_dataloader(self) -> DataLoader[ReviewExample]:
+        """Return the batches of the texts of ``predict``, in their order."""
+        self.prediction_files()  # says what is missing
         dataset = ReviewDataset(self._corpora["predict"])
         return self.ordered_loader(dataset, self.eval_batch_size, collate)
 

@@ -182,10 +182,20 @@ class TranslationDataModule(SequenceDataModule):
         )
         return self.bucket_loader(dataset, sampler, collate)
 
-    def predict_dataloader(self) -> DataLoader[TranslationExample]:
-        """Return the batches of the split to translate, in its order."""
+    def prediction_files(self) -> tuple[Path, ...]:
+        """Return the file of the split to translate.
+
+        Raises:
+            ConfigError: If none is given.
+            DataError: If it is not there.
+        """
         if self.splits["predict"] is None:
             raise ConfigError("There is nothing to translate: set --data.predict.")
+        return self._find("predict").paths
+
+    def predict_dataloader(self) -> DataLoader[TranslationExample]:
+        """Return the batches of the split to translate, in its order."""
+        self.prediction_files()  # says what is missing
         dataset = self._dataset("predict")
         return self.ordered_loader(dataset, self.eval_batch_size, collate)
 

@@ -246,7 +246,7 @@ class VideoDataModule(SequenceDataModule):
         )
         return self.bucket_loader(dataset, sampler, collate)
 
-    def predict_dataloader(self) -> DataLoader[ClipExample]:
+    def prediction_files(self) -> Sequence[Path]:
         """Return the video ``predict``, or those of a folder, sorted by their paths.
 
         Raises:
@@ -259,6 +259,16 @@ class VideoDataModule(SequenceDataModule):
         videos = find_videos(path) if path.is_dir() else [path]
         if not videos:
             raise DataError(f"{path}: has no videos. Set --data.predict to a folder that has some.")
+        return videos
+
+    def predict_dataloader(self) -> DataLoader[ClipExample]:
+        """Return what ``prediction_files`` names, in its order.
+
+        Raises:
+            ConfigError: If none is given.
+            DataError: If there is none.
+        """
+        videos = self.prediction_files()
         source = ClipFiles(self._reader(), [VideoPart(video) for video in videos])
         dataset = VideoDataset(source, len(videos), self._sampling)
         return self.ordered_loader(dataset, self.eval_batch_size, collate)

@@ -32,7 +32,8 @@ from seq2seq.confusion import ConfusionLogger
 from seq2seq.errors import CheckpointError, ConfigError, find_user_error
 from seq2seq.forecast_plots import ForecastPlots
 from seq2seq.interruption import LastCheckpoint
-from seq2seq.prediction_writer import PredictionWriter, describe_options
+from seq2seq.prediction_folder import describe_options
+from seq2seq.prediction_writer import PredictionWriter
 
 LINKED_OPTIONS = ("vocab_size", "source_vocab_size", "num_classes", "label_steps", "num_channels")
 """What the model takes from the data module's options of the same names."""
@@ -178,7 +179,7 @@ def _check_checkpoint(config: Namespace, subcommand: str) -> None:
     path = _checkpoint_path(config)
     if path is None and subcommand != "fit":
         raise ConfigError(f"seq2seq {subcommand} needs a trained model: give its --ckpt_path.")
-    if config.ckpt_path == "last" and not path.exists():
+    if subcommand == "fit" and config.ckpt_path == "last" and not path.exists():
         return  # a job that is always started with `--ckpt_path last`, for the first time
     # Lightning's own words, and what it fetches itself.
     if path is None or path == "hpc" or "://" in str(path):

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import chain, islice
 from pathlib import Path
@@ -114,16 +114,7 @@ class KeptFolder:
                 f"{self.path}: holds parts of a run that has not ended. Add {self._option} to go "
                 "on with it, or delete the folder to begin anew."
             )
-        made_with = self._read(_MANIFEST)["options"]
-        problems = [
-            f"--{name} was {made_with.get(name)!r}, and is {wanted.get(name)!r}."
-            for name in sorted({*made_with, *wanted})
-            if made_with.get(name) != wanted.get(name)
-        ]
-        if problems:
-            problems.append(f"Give what was given before, or delete {self.path} to begin anew.")
-        heading = f"{self._option}: {self.path} is of a run with another command:"
-        raise_together(problems, ConfigError, heading)
+        self._compare("options", wanted)
         return True
 
     def make(self, wanted: dict[str, Any], is_resumed: bool, **stored: Any) -> None:
@@ -156,6 +147,28 @@ class KeptFolder:
         return DataError(
             f"{path}: is damaged. Delete {remedy}, and run the same command with {self._option}."
         )
+
+    def _compare(self, kept_as: str, wanted: dict[str, Any]) -> None:
+        """Refuse to go on with what was made with something else.
+
+        Args:
+            kept_as: What the folder tells about itself under this name is compared.
+            wanted: As for ``check``.
+
+        Raises:
+            ConfigError: If it was.
+            DataError: If the folder holds something else.
+        """
+        made_with = self._read(_MANIFEST).get(kept_as, {})
+        problems = [
+            f"--{name} was {made_with.get(name)!r}, and is {wanted.get(name)!r}."
+            for name in sorted({*made_with, *wanted})
+            if made_with.get(name) != wanted.get(name)
+        ]
+        if problems:
+            problems.append(f"Give what was given before, or delete {self.path} to begin anew.")
+        heading = f"{self._option}: {self.path} is of a run with another command:"
+        raise_together(problems, ConfigError, heading)
 
     def _read(self, name: str) -> dict[str, Any]:
         path = self.path / name
@@ -268,6 +281,15 @@ def describe_file(path: str | Path) -> str:
     size, changed_ns = _stamp(path) or (0, 0)  # who reads it will say what is wrong with it
     time = datetime.fromtimestamp(changed_ns / 1e9, UTC).isoformat()
     return f"{Path(path).resolve()} ({size} bytes, {time})"
+
+
+def describe_files(paths: Sequence[Path]) -> str:
+    """Return what tells files from others: of one what ``describe_file`` says, of more a hash."""
+    if len(paths) == 1:
+        return describe_file(paths[0])
+    content = json.dumps([(str(path), _stamp(path)) for path in paths])
+    digest = hashlib.sha256(content.encode()).hexdigest()
+    return f"{len(paths)} files (SHA-256 of their paths, sizes and times: {digest})"
 
 
 def _stamp(path: str | Path) -> tuple[int, int] | None:

@@ -60,6 +60,7 @@ FLOORS = {
     "seq2seq.gradient_norms": 7,
     "seq2seq.parallel_prediction": 7,
     "seq2seq.predict": 7,
+    "seq2seq.prediction_folder": 7,
     "seq2seq.prediction_input": 7,
     "seq2seq.prediction_output": 7,
     "seq2seq.prediction_parts": 7,

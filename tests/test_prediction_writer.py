@@ -13,8 +13,6 @@ import toy_captions
 import toy_clips
 import toy_reviews
 import toy_translation
-import yaml
-from command_line import TINY, seq2seq
 from conftest import trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -22,7 +20,8 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from datamodules.synthetic import DatesDataModule
 from seq2seq.errors import ConfigError, DataError
 from seq2seq.pictures import PictureGeometry
-from seq2seq.prediction_writer import PredictionWriter, RowFolder
+from seq2seq.prediction_folder import Row, RowFolder, write_row
+from seq2seq.prediction_writer import PredictionWriter
 from seq2seq.tasks.translation import Translator
 
 INPUTS = 11
@@ -53,15 +52,15 @@ def root(tmp_path_factory):
 def predict(root, tmp_path):
     """Return what predicts into ``out.txt``, and returns which inputs it decoded."""
 
-    def predict(*, resume=False, batch=2, recorder=None, split="new", path="out.txt"):
+    def predict(*, resume=False, batch=2, recorder=None, split="new", path="out.txt", at=root):
         torch.manual_seed(2)
         recorder = recorder or Recorder()
-        data = toy_translation.module(root, predict=split, eval_batch_size=batch)
+        data = toy_translation.module(at, predict=split, eval_batch_size=batch)
         task = Translator(40, embedding_size=6, hidden_size=7)
         for parameter in task.parameters():
             torch.nn.init.normal_(parameter)  # so that it tells sentences apart
         # The recorder comes first: what it raises is before anything of the batch is kept.
-        callbacks = [recorder, PredictionWriter(str(tmp_path / path), resume)]
+        callbacks = [recorder, PredictionWriter(path and str(tmp_path / path), resume)]
         trainer(tmp_path, callbacks=callbacks).predict(task, data, return_predictions=False)
         return recorder.places
 
@@ -111,22 +110,49 @@ def test_predictions_are_written_in_the_order_of_the_input(
     assert [path.name for path in output.parent.iterdir()] == ["out.txt"]
 
 
+def test_without_a_path_they_are_in_the_folder_of_the_run(expected, predict, tmp_path):
+    with pytest.raises(ZeroDivisionError):
+        predict(path=None, recorder=Recorder(2, fail))
+    assert [path.name for path in tmp_path.iterdir()] == ["predictions.txt.parts"]
+    assert predict(path=None, resume=True) == list(range(4, INPUTS))
+    assert [path.name for path in tmp_path.iterdir()] == ["predictions.txt"]
+    assert (tmp_path / "predictions.txt").read_text() == expected
+
+
+@pytest.mark.parametrize("content", ["old", None])
+def test_a_link_stays_and_what_it_leads_to_is_written(expected, predict, tmp_path, content):
+    target, link = tmp_path / "far" / "real.txt", tmp_path / "out.txt"
+    link.symlink_to(target)
+    if content is not None:
+        target.parent.mkdir()
+        target.write_text(content)
+    with pytest.raises(ZeroDivisionError):
+        predict(recorder=Recorder(2, fail))
+    assert predict(resume=True) == list(range(4, INPUTS))
+    assert link.is_symlink()
+    assert target.read_text() == expected
+    assert [path.name for path in target.parent.iterdir()] == ["real.txt"]
+
+
 @pytest.mark.parametrize(
     ("path", "error", "message"),
     [
         ("file/out.txt", DataError, r"file: cannot be made: File exists"),
         ("file/deep/out.txt", DataError, r"file/deep: cannot be made: Not a directory"),
         ("folder", ConfigError, r"--predictions\.path .*folder is a folder: give it a file's name"),
+        ("pipe", ConfigError, r"--predictions\.path .*pipe is not a file: .* Set it to a file"),
     ],
 )
 def test_where_nothing_can_be_written_nothing_is_decoded(predict, tmp_path, path, error, message):
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
     recorder = Recorder()
     with pytest.raises(error, match=message):
         predict(path=path, recorder=recorder)
     assert recorder.places == []
-    assert {each.name for each in tmp_path.iterdir()} == {"file", "folder"}
+    assert {each.name for each in tmp_path.iterdir()} == {"file", "folder", "pipe"}
+    assert (tmp_path / "pipe").is_fifo()
 
 
 # Going on.
@@ -196,6 +222,22 @@ def test_a_run_that_is_told_to_end_keeps_the_batch_it_is_at(expected, predict, t
     assert (tmp_path / "out.txt").read_text() == expected
 
 
+def test_a_run_that_is_told_to_end_while_it_writes_the_file_has_written_it(
+    expected, predict, tmp_path, monkeypatch
+):
+    before = signal.getsignal(signal.SIGTERM)
+    finish = RowFolder.finish
+
+    def tell_and_finish(*given):
+        os.kill(os.getpid(), signal.SIGTERM)
+        finish(*given)
+
+    monkeypatch.setattr(RowFolder, "finish", tell_and_finish)
+    predict()
+    assert (tmp_path / "out.txt").read_text() == expected
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
 @pytest.mark.parametrize("modality", ["text", "pictures", "videos", "reviews"])
 def test_every_kind_of_data_leaves_out_what_is_finished(modality, root, tmp_path):
     match modality:
@@ -217,6 +259,7 @@ def test_every_kind_of_data_leaves_out_what_is_finished(modality, root, tmp_path
     places = [batch.indices.tolist() for batch in data.predict_dataloader()]
     count = sum(map(len, places))
     assert places[:2] == [[0, 1], [2, 3]]
+    assert len(data.prediction_files()) == (1 if modality in ("text", "reviews") else count)
     data.predicted = np.array([3, 0])
     places = [batch.indices.tolist() for batch in data.predict_dataloader()]
     assert places[0] == [1, 2]
@@ -236,12 +279,26 @@ def test_parts_are_not_taken_up_unasked(predict, parts):
     assert parts.exists()
 
 
-def test_fewer_inputs_than_before_are_refused(predict, tmp_path):
+def test_inputs_that_have_changed_are_refused(expected, predict, root, tmp_path):
+    copy = shutil.copytree(root, tmp_path / "copy", ignore=shutil.ignore_patterns(".*"))
     with pytest.raises(ZeroDivisionError):
-        predict(recorder=Recorder(4, fail))
+        predict(at=copy, recorder=Recorder(4, fail))
+    lines = (copy / "new.en").read_text().splitlines()
+    (copy / "new.en").write_text("".join(f"{line}\n" for line in [*lines[::-1], "one more"]))
+    recorder = Recorder()
+    with pytest.raises(ConfigError, match=r"--data\.predict was '.*new\.en \((.|\n)*Give what was"):
+        predict(at=copy, resume=True, recorder=recorder)
+    assert recorder.places == []
+    shutil.copy2(root / "new.en", copy)  # with its time
+    assert predict(at=copy, resume=True) == list(range(8, INPUTS))
+    assert (tmp_path / "out.txt").read_text() == expected
+
+
+def test_places_that_there_are_no_inputs_for_are_refused(root):
+    data = toy_translation.prepared(root, predict="few")
+    data.predicted = np.array([7, 0])
     with pytest.raises(DataError, match=r"Of the 5 inputs, number 8 is finished: there were more"):
-        predict(resume=True, split="few")
-    assert (tmp_path / "out.txt.parts").exists()
+        data.predict_dataloader()
 
 
 @pytest.mark.parametrize("line", ["\0\0\n", '{"place": 1}\n', "[]\n"])
@@ -254,96 +311,13 @@ def test_a_damaged_file_is_named(predict, parts, line):
     assert predict(resume=True) == list(range(INPUTS))
 
 
-def test_rows_that_do_not_arrive_are_missed(parts):
-    folder = RowFolder(parts.with_name("out.txt"))
-    with pytest.raises(DataError, match=r"has 4 of 5 predictions\. .* that all processes share"):
-        folder.finish(5)
-    assert not parts.with_name("out.txt").exists()
-
-
-def test_loaders_of_others_cannot_leave_anything_out(parts, root, tmp_path):
+def test_loaders_of_others_cannot_leave_anything_out(root, tmp_path):
+    folder = RowFolder(tmp_path / "out.txt")
+    folder.begin({}, (), is_resumed=False)
+    with folder.add(0) as file:
+        write_row(file, Row(0, "nothing"))
     data = toy_translation.prepared(root, predict="new")
-    writer = PredictionWriter(str(parts.with_suffix("")), resume=True)
+    writer = PredictionWriter(str(tmp_path / "out.txt"), resume=True)
     task = Translator(40, embedding_size=6, hidden_size=7)
     with pytest.raises(ConfigError, match=r"only the data modules of this project"):
         trainer(tmp_path, callbacks=[writer]).predict(task, data.predict_dataloader())
-
-
-# From the command line.
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A folder with a checkpoint, and what a prediction with it writes."""
-    folder = tmp_path_factory.mktemp("run")
-    done = seq2seq(folder, "fit", *TINY, "--trainer.max_epochs", "1")
-    assert done.status == 0, done.errors
-    done = command(folder)
-    assert done.status == 0, done.errors
-    return folder, (folder / "runs/quickstart/predictions.txt").read_text()
-
-
-def command(folder, *options):
-    return seq2seq(folder, "predict", *TINY, "--ckpt_path", "last", *options)
-
-
-@pytest.fixture
-def interrupted(run, monkeypatch):
-    """Return the folder of the parts of a prediction that failed in its third batch."""
-    count = iter(range(2))
-    whole = Translator.predict_step
-    monkeypatch.setattr(
-        Translator, "predict_step", lambda *given: next(count, None) is None or whole(*given)
-    )
-    with pytest.raises(TypeError):
-        command(run[0], "--predictions.path", "out.txt", "--data.eval_batch_size", "3")
-    monkeypatch.undo()
-    yield run[0] / "out.txt.parts"
-    shutil.rmtree(run[0] / "out.txt.parts", ignore_errors=True)
-
-
-GOING_ON = ["--predictions.path", "out.txt", "--predictions.resume", "true"]
-
-
-def test_a_command_goes_on_with_other_batches(run, interrupted):
-    assert interrupted.exists()
-    done = command(run[0], *GOING_ON, "--data.eval_batch_size", "4", "--data.num_workers", "1")
-    assert done.status == 0, done.errors
-    assert "6 finished predictions are taken from out.txt.parts" in done.output
-    assert (run[0] / "out.txt").read_text() == run[1]
-    assert not interrupted.exists()
-
-
-def test_a_command_refuses_to_mix_what_other_options_made(run, interrupted, monkeypatch):
-    monkeypatch.setattr(DatesDataModule, "prepare_data", fail)  # refused before that
-    unasked = command(run[0], "--predictions.path", "out.txt")
-    assert (unasked.status, unasked.output) == (2, "")
-    assert "out.txt.parts: holds parts of a run" in unasked.errors
-    os.utime(run[0] / "runs/quickstart/last.ckpt")
-    changed = command(run[0], *GOING_ON, "--model.decoding.beam_size", "2", "--data.predict", "val")
-    assert changed.status == 2
-    for message in (
-        "--predictions.resume true: out.txt.parts is of a run with another command:",
-        "--ckpt_path was '",
-        "--model.decoding.beam_size was 5, and is 2.",
-        "--data.predict was 'test', and is 'val'.",
-        "or delete out.txt.parts to begin anew",
-    ):
-        assert message in changed.errors
-    assert interrupted.exists()
-
-
-def test_a_second_writer_is_refused_with_the_options_to_use(run):
-    done = command(run[0], "--trainer.callbacks+", "PredictionWriter")
-    assert done.status == 2
-    assert "give its options as --predictions.path and --predictions.resume" in done.errors
-
-
-def test_a_configuration_from_before_there_was_the_option_still_loads(run, tmp_path):
-    config = yaml.safe_load((run[0] / "runs/quickstart/config.yaml").read_text())
-    assert {*config.pop("predictions")} == {"path", "resume"}
-    (tmp_path / "old.yaml").write_text(yaml.safe_dump(config))
-    options = ["--config", str(tmp_path / "old.yaml"), "--predictions.path", "again.txt"]
-    done = seq2seq(run[0], "predict", *options)
-    assert done.status == 0, done.errors
-    assert (run[0] / "again.txt").read_text() == run[1]
