@@ -26,6 +26,7 @@ from datamodules.shard_store import ShardStore, open_store
 from datamodules.shard_table import Sample, SampleTable
 from seq2seq.errors import ConfigError, DataError
 from seq2seq.pictures import open_picture
+from seq2seq.saved_arrays import parse_array
 
 _GIGABYTE = 10**9
 _SCRATCH = "seq2seq-"
@@ -116,7 +117,9 @@ class Shards:
         sample = self._find(path)
         content = self._read(sample, *_place_of(sample, name))
         with self._parsing(sample):
-            array: NDArray[Any] = np.load(io.BytesIO(content), allow_pickle=False)
+            array: NDArray[Any] = parse_array(
+                lambda: np.load(io.BytesIO(content), allow_pickle=False)
+            )
         return array
 
     def read_rows(self, path: Path, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
@@ -132,14 +135,13 @@ class Shards:
         """
         sample = self._find(path)
         start, size = _place_of(sample, name)
-        head = io.BytesIO(self._read(sample, start, min(size, _HEAD_BYTES)))
+        head = self._read(sample, start, min(size, _HEAD_BYTES))
         with self._parsing(sample):
-            np.lib.format.read_magic(head)
-            shape, _, dtype = np.lib.format.read_array_header_1_0(head)
+            shape, dtype, header_bytes = parse_array(lambda: _read_header(head))
             row_bytes = dtype.itemsize * math.prod(shape[1:])
-            if head.tell() + shape[0] * row_bytes != size:
+            if header_bytes + shape[0] * row_bytes != size:
                 raise ValueError(f"its header tells of {shape[0]} rows")
-        start += head.tell()
+        start += header_bytes
         wanted, places = np.unique(rows, return_inverse=True)
         ranges = [(start + int(row) * row_bytes, row_bytes) for row in wanted]
         contents = self._store.read_ranges(self._shards[sample.shard], ranges)
@@ -234,6 +236,14 @@ def shard_problems(is_sharded: bool, window: int | None, cache_gb: float) -> Ite
         yield f"--data.shard_window is {window}: set it to 1 or more, or null."
     if not 0 <= cache_gb < float("inf"):
         yield f"--data.shard_cache_gb is {cache_gb}: set it to 0 or more."
+
+
+def _read_header(content: bytes) -> tuple[tuple[int, ...], np.dtype[Any], int]:
+    """Return shape and type of a saved array, and how many bytes say so."""
+    stream = io.BytesIO(content)
+    np.lib.format.read_magic(stream)
+    shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+    return shape, dtype, stream.tell()
 
 
 def _place_of(sample: Sample, name: str) -> tuple[int, int]:

@@ -19,6 +19,7 @@ FLOORS = {
     "seq2seq.truncation": 0,
     "seq2seq.appearing": 1,
     "seq2seq.pictures": 1,
+    "seq2seq.saved_arrays": 1,
     "seq2seq.series": 1,
     "seq2seq.videos": 2,
     "seq2seq.tokenizers": 2,

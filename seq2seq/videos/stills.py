@@ -1,7 +1,6 @@
 """Videos without time stamps: folders of pictures, and arrays."""
 
 import math
-import threading
 import zipfile
 from abc import abstractmethod
 from collections.abc import Generator
@@ -17,13 +16,11 @@ from torch import Tensor
 
 from seq2seq.errors import DataError
 from seq2seq.pictures import open_picture
+from seq2seq.saved_arrays import parse_array
 from seq2seq.videos.base import EARLY_SECONDS, Pending, Video
 from seq2seq.videos.find import find_frames
 
 _NPZ_NAME = "frames"
-# NumPy parses the header as Python, which in several threads at once fails now and then in Python
-# 3.11 (SystemError: AST constructor recursion depth mismatch).
-_LOADING = threading.Lock()
 
 
 class _Stills(Video):
@@ -107,17 +104,10 @@ class ArrayVideo(_Stills):
         return pixels.expand(3, -1, -1).contiguous()
 
 
-def _load(path: Path) -> Any:
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except SystemError:  # where another thread parses something else, in spite of the lock
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-
-
 def _read_array(path: Path) -> NDArray[Any]:
     array: NDArray[Any]
     try:
-        content = _load(path)
+        content = parse_array(lambda: np.load(path, mmap_mode="r", allow_pickle=False))
         if not isinstance(content, NpzFile):
             array = content
             return array
@@ -125,7 +115,7 @@ def _read_array(path: Path) -> NDArray[Any]:
             names = content.files
             name = names[0] if len(names) == 1 else _NPZ_NAME
             if name in names:
-                array = content[name]
+                array = parse_array(lambda: content[name])
                 return array
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(
