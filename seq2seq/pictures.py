@@ -41,7 +41,6 @@ _GREY = (128, 128, 128)
 # row, as a share of the shorter side.
 _BLACK = 8
 _STRAY_SHARE = 0.01
-_LEAST_FOREGROUND = 0.25  # less would be cut out of a square of many times the picture's size
 
 
 def open_picture(path: Path) -> Image.Image:
@@ -226,8 +225,17 @@ class PictureGeometry:
         left, top, right, bottom = (
             round(share * side) for share, side in zip(box, sides, strict=True)
         )
-        cut = picture.crop((left, top, right, bottom))  # black where it reaches beyond the picture
-        return self._resample(cut, (self.size, self.size), (0, 0, *cut.size))
+        # What lies beyond the picture is not computed: of a tall one it would be gigabytes.
+        inner = (max(left, 0), max(top, 0), min(right, picture.width), min(bottom, picture.height))
+        square = Image.new("RGB", (self.size, self.size))
+        if inner[0] >= inner[2] or inner[1] >= inner[3]:  # of a frame much smaller than the first
+            return square
+        across, down = self.size / (right - left), self.size / (bottom - top)
+        place = (round((inner[0] - left) * across), round((inner[1] - top) * down))
+        width = max(1, round((inner[2] - left) * across) - place[0])
+        height = max(1, round((inner[3] - top) * down) - place[1])
+        square.paste(self._resample(picture, (width, height), inner), place)
+        return square
 
     @staticmethod
     def _resample(
@@ -246,11 +254,6 @@ class PictureGeometry:
             yield (
                 f"--model.image_crop_share={self.crop_share} is not a share: "
                 "choose more than 0, and at most 1."
-            )
-        elif self.resize == "foreground" and self.crop_share < _LEAST_FOREGROUND:
-            yield (
-                f"--model.image_crop_share={self.crop_share} leaves almost all of the square free: "
-                f"choose {_LEAST_FOREGROUND} or more with image_resize foreground."
             )
 
 
