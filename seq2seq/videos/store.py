@@ -136,10 +136,17 @@ class FrameStore:
 
 
 def shown_at(stamps: NDArray[np.float64], times: Sequence[float]) -> NDArray[np.int64]:
-    """Return the places of the frames, of which there are these stamps, at some times, seconds.
+    """Return the places of the frames that are shown at some times.
 
     The frame at a time is the last one whose time stamp is not later than it, by more than a
     millisecond; before the first frame it is the first one.
+
+    Args:
+        stamps: When each frame begins to be shown, ascending, float64 ``(frames,)``, seconds.
+        times: When to look, seconds, in any order.
+
+    Returns:
+        int64 ``(times,)``.
     """
     due = np.asarray(times) + EARLY_SECONDS
     return np.maximum(np.searchsorted(stamps, due, side="right") - 1, 0)

@@ -18,6 +18,7 @@ from bench_translation import WARMUP_BATCHES, device_name, synchronise
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
 
 from seq2seq.nn.conv_recurrent import ConvRecurrentStack
 
@@ -112,6 +113,13 @@ def compare(
     return [len(frames) / statistics.median(times) for times in rounds]
 
 
+def count_flops(model: nn.Module, frames: Tensor) -> int:
+    """Return the floating-point operations of the convolutions of one training step."""
+    with FlopCounterMode(display=False) as counter:
+        train(model, frames, None)
+    return counter.get_total_flops()
+
+
 class TensorMemory(TorchDispatchMode):
     """Counts the bytes of the tensors that operators return, while they live."""
 
@@ -154,8 +162,10 @@ def main() -> None:
     torch.manual_seed(1)
 
     print(f"{device_name(options.device)}, {options.threads} threads, torch {torch.__version__}\n")
-    print(f"| training, clips/s of {FRAMES} frames | float32 | ratio | bf16 | ratio |")
-    print("| --- | ---: | ---: | ---: | ---: |")
+    print(
+        f"| training, clips/s of {FRAMES} frames | float32 | ratio | bf16 | ratio | GFLOP | ratio |"
+    )
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     for setting in SETTINGS:
         shape = (setting.channels, setting.size, setting.size)
         frames = torch.randn(setting.clips, FRAMES, *shape, device=options.device)
@@ -165,6 +175,9 @@ def main() -> None:
             rates = compare(models, frames, precision, options.batches)
             for row, rate in zip(cells, rates, strict=True):
                 row += [f"{rate:,.1f}", f"{rate / rates[0]:.2f}"]
+        operations = [count_flops(model, frames) for model in models]
+        for row, count in zip(cells, operations, strict=True):
+            row += [f"{count / 1e9:,.2f}", f"{operations[0] / count:.2f}"]
         print(f"| {setting.label}: plain loop | {' | '.join(cells[0])} |")
         print(f"| `ConvRecurrentStack` | {' | '.join(cells[1])} |", flush=True)
 
