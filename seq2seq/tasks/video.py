@@ -219,16 +219,8 @@ class VideoClassifier(GridNetworkTask, LabelTask):
                 "image_std": image_std,
                 "difference_std": difference_std,
             },
+            sees_differences=frame_differences,
         )
-        if frame_differences and frame_network not in OWN_NETWORKS:
-            problems.append(
-                f"--model.frame_differences is for frame_network none or small: {frame_network} "
-                "was made for pictures. Set it to false."
-            )
-        if difference_std is not None and not frame_differences:
-            problems.append(
-                "--model.difference_std is for frame_differences true: set that, or leave it null."
-            )
         if mixup < 0:
             problems.append(f"--model.mixup={mixup} must not be negative.")
         try:

@@ -32,7 +32,11 @@ def recurrence_problems(recurrence: str, norm: str, positions: str, attention: s
 
 
 def frame_problems(
-    network: str, channels: int, statistics: Mapping[str, list[float] | None]
+    network: str,
+    channels: int,
+    statistics: Mapping[str, list[float] | None],
+    *,
+    sees_differences: bool,
 ) -> list[str]:
     """Return what is wrong with the options of the frames, one sentence each.
 
@@ -40,6 +44,7 @@ def frame_problems(
         network: What looks at each frame.
         channels: Channels of the frames.
         statistics: Of options that have a value for each channel, the name and the values.
+        sees_differences: Whether the network sees the difference to the frame before, too.
     """
     problems = []
     if channels not in (1, 3):
@@ -58,4 +63,13 @@ def frame_problems(
             problems.append(
                 f"--model.{option} has {len(values)} values; give one for each channel."
             )
+    if sees_differences and network not in OWN_NETWORKS:
+        problems.append(
+            f"--model.frame_differences is for frame_network none or small: {network} was made for "
+            "pictures. Set it to false."
+        )
+    if statistics["difference_std"] is not None and not sees_differences:
+        problems.append(
+            "--model.difference_std is for frame_differences true: set that, or leave it null."
+        )
     return problems
