@@ -83,9 +83,10 @@ class Quarantine:
     @contextmanager
     def _open(self) -> Iterator[dict[str, tuple[str, int]]]:
         """Give all rows, which the caller may change while no other process does."""
-        with self.file.open("a+", encoding="utf-8", newline="") as stream:
+        self.file.touch()
+        # Names of files are bytes, which need not be text.
+        with self.file.open("r+", encoding="utf-8", errors="surrogateescape", newline="") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX)  # until it is closed
-            stream.seek(0)
             # A process that was killed may have left half a row.
             rows = {
                 row[0]: (row[1], int(row[2]))
@@ -93,6 +94,8 @@ class Quarantine:
                 if len(row) == len(_HEADER) and row[2].isdecimal()
             }
             yield rows
-            stream.truncate(0)
+            # Over what is there, and cut afterwards: no row is lost where a process is killed.
+            stream.seek(0)
             lines = ((name, *row) for name, row in rows.items())
             csv.writer(stream).writerows([_HEADER, *lines])
+            stream.truncate()

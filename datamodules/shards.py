@@ -193,7 +193,7 @@ class Shards:
         """Raise a ``DataError`` where what is parsed is no array."""
         try:
             yield
-        except (ValueError, EOFError, SyntaxError) as error:  # the last one of its header
+        except Exception as error:  # NumPy raises what its parts happen to raise
             raise DataError(
                 f"{self._name(sample)}: its array is damaged ({error}). {OTHER_SIZE.remedy}"
             ) from error

@@ -34,6 +34,8 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# Modes of 32-bit whole numbers and floats, whose values do not tell what is black and white.
+_UNKNOWN_RANGE = ("I", "F")
 # Largest values that pictures of floats are written for: HDR, floats of bytes, of 16-bit numbers.
 _FLOAT_SCALES = (1.0, 255.0, 65535.0)
 _GREY = (128, 128, 128)
@@ -43,14 +45,16 @@ _BLACK = 8
 _STRAY_SHARE = 0.01
 
 
-def open_picture(path: Path) -> Image.Image:
+def open_picture(path: Path, *, scaled_as: Path | None = None) -> Image.Image:
     """Read a picture: RGB, upright, decoded; the first frame where it is animated.
 
     What is transparent lies on white. More than eight bits per pixel are scaled to eight: 16-bit
-    numbers by their full range, other numbers and floats as ``_eight_bits`` says.
+    numbers by their full range, other numbers and floats as ``_bounds`` says.
 
     Args:
         path: A file of a common format; its content decides, not its name.
+        scaled_as: Of floats, the picture whose range is taken: the first frame of a video, whose
+            brightness would flicker if each frame had a range of its own.
 
     Returns:
         A picture of mode ``RGB``, without metadata.
@@ -67,7 +71,7 @@ def open_picture(path: Path) -> Image.Image:
                 raise Image.DecompressionBombError
             picture.load()
             turn = _turn(picture)
-            plain = _to_rgb(picture)
+            plain = _to_rgb(picture, scaled_as)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(
             f"{path}: has more pixels than is safe to decode ({Image.MAX_IMAGE_PIXELS}). "
@@ -105,29 +109,55 @@ def _turn(picture: Image.Image) -> Image.Transpose | None:
         return None
 
 
-def _to_rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
-        return Image.fromarray(_eight_bits(np.asarray(picture))).convert("RGB")
+def _to_rgb(picture: Image.Image, scaled_as: Path | None) -> Image.Image:
+    if _has_numbers(picture):
+        values = _numbers(picture)
+        bounds = _bounds(values)
+        if scaled_as is not None and picture.mode in _UNKNOWN_RANGE:
+            bounds = _bounds_of(scaled_as) or bounds
+        return Image.fromarray(_eight_bits(values, *bounds)).convert("RGB")
     if picture.has_transparency_data:
         layer = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
     return picture.convert("RGB")
 
 
-def _eight_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """Scale brightness to 0 to 255, where ``Image.convert`` would cut it off.
+def _has_numbers(picture: Image.Image) -> bool:
+    """Return whether a picture has other brightness than of eight bits."""
+    return picture.mode in _UNKNOWN_RANGE or picture.mode.startswith("I;16")
+
+
+def _numbers(picture: Image.Image) -> NDArray[Any]:
+    """Return the brightness of a picture; what is not finite is black."""
+    numbers: NDArray[Any] = np.nan_to_num(np.asarray(picture), posinf=0.0, neginf=0.0)
+    return numbers
+
+
+def _bounds(values: NDArray[Any]) -> tuple[float, float]:
+    """Return what is black and what is white in a picture with other than eight bits.
 
     Whole numbers up to 65535 are 16-bit brightness. Floats have the smallest of the usual ranges
-    that holds them all; what is not finite is black. Where there are negative or larger values,
-    nothing is known of the range: the darkest value becomes black and the brightest white.
+    that holds them all. Where there are negative or larger values, nothing is known of the range:
+    the darkest value is black and the brightest white.
     """
-    numbers = np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)
-    low, high = numbers.min(), numbers.max()
+    low, high = float(values.min()), float(values.max())
     scales = _FLOAT_SCALES if values.dtype.kind == "f" else (65535.0,)
     if low >= 0 and high <= scales[-1]:
-        low, high = 0.0, next(scale for scale in scales if high <= scale)
+        return 0.0, next(scale for scale in scales if high <= scale)
+    return low, high
+
+
+def _bounds_of(path: Path) -> tuple[float, float] | None:
+    """Return the bounds of another picture; None where it has eight bits."""
+    with path.open("rb") as stream, Image.open(stream, formats=_FORMATS) as picture:
+        return _bounds(_numbers(picture)) if _has_numbers(picture) else None
+
+
+def _eight_bits(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
+    """Scale brightness to 0 to 255, where ``Image.convert`` would cut it off."""
     if high == low:
-        return np.zeros(numbers.shape, dtype=np.uint8)
+        return np.zeros(values.shape, dtype=np.uint8)
+    numbers = np.clip(values.astype(np.float64), low, high)
     scaled: NDArray[np.uint8] = np.rint((numbers - low) * (255 / (high - low))).astype(np.uint8)
     return scaled
 

@@ -1,6 +1,7 @@
 import csv
 import logging
 import multiprocessing
+import os
 from pathlib import Path
 
 import numpy as np
@@ -201,6 +202,16 @@ def test_a_list_that_cannot_be_written_is_an_error(source, tmp_path):
         DataError, match=r"list of bad videos cannot be written .*--data\.cache_dir"
     ):
         examples(data.train_dataloader())
+
+
+def test_a_name_that_is_no_text_is_listed_as_it_is(tmp_path):
+    path = tmp_path / os.fsdecode(b"caf\xe9.avi")
+    file = tmp_path / "quarantine.csv"
+    for count in (1, 2):
+        Quarantine(file, [path, file], "train", max_bad_share=1.0).note(path, "broken")
+        assert file.read_bytes().splitlines()[1:] == [b"%b,broken,%d" % (bytes(path), count)]
+    Quarantine(file, [path], "train", max_bad_share=1.0).forget()
+    assert len(file.read_bytes().splitlines()) == 1
 
 
 def note(file, path):

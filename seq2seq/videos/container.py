@@ -256,6 +256,8 @@ def _reason(path: Path, error: Exception) -> str:
 def _video_stream(path: Path, container: InputContainer) -> VideoStream:
     for stream in container.streams.video:
         if not stream.disposition & Disposition.attached_pic:  # the cover of a record
+            if getattr(stream, "codec_context", None) is None:
+                raise DataError(f"{path}: is in a codec that is not known. Convert it.")
             return stream
     what = "audio only" if container.streams.audio else "neither frames nor sound"
     raise DataError(f"{path}: has {what}. Leave it out.")

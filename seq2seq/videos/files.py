@@ -47,9 +47,13 @@ def open_video(
         )
     if threads < 1:
         raise ConfigError(f"threads={threads} is too small: choose 1 or more.")
-    if path.is_dir():
-        return FolderVideo(path, frame_rate_hz)
-    if not path.exists():
+    try:
+        if path.is_dir():
+            return FolderVideo(path, frame_rate_hz)
+        is_there = path.exists()
+    except OSError as error:  # a name that is too long, a folder that must not be read
+        raise DataError(f"{path}: {error.strerror}. Give the path of a video.") from error
+    if not is_there:
         raise DataError(f"{path}: does not exist. Give the path of a video.")
     if path.suffix.lower() in ARRAY_SUFFIXES:
         return ArrayVideo(path, frame_rate_hz)

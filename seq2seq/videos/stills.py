@@ -1,7 +1,6 @@
 """Videos without time stamps: folders of pictures, and arrays."""
 
 import math
-import zipfile
 from abc import abstractmethod
 from collections.abc import Generator
 from functools import partial
@@ -10,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -21,6 +19,7 @@ from seq2seq.videos.base import EARLY_SECONDS, Pending, Video
 from seq2seq.videos.find import find_frames
 
 _NPZ_NAME = "frames"
+_ZIP = b"PK"
 
 
 class _Stills(Video):
@@ -68,7 +67,7 @@ class FolderVideo(_Stills):
         super().__init__(path, len(self._frames), frame_rate_hz)
 
     def _load(self, index: int) -> Tensor:
-        picture = np.array(open_picture(self._frames[index]))
+        picture = np.array(open_picture(self._frames[index], scaled_as=self._frames[0]))
         return torch.from_numpy(picture).permute(2, 0, 1).contiguous()
 
 
@@ -107,17 +106,18 @@ class ArrayVideo(_Stills):
 def _read_array(path: Path) -> NDArray[Any]:
     array: NDArray[Any]
     try:
-        content = parse_array(lambda: np.load(path, mmap_mode="r", allow_pickle=False))
-        if not isinstance(content, NpzFile):
-            array = content
-            return array
-        with content:
-            names = content.files
-            name = names[0] if len(names) == 1 else _NPZ_NAME
-            if name in names:
-                array = parse_array(lambda: content[name])
+        with path.open("rb") as stream:  # of a damaged archive, NumPy would leave it open
+            if stream.read(len(_ZIP)) != _ZIP:
+                array = parse_array(lambda: np.load(path, mmap_mode="r", allow_pickle=False))
                 return array
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            stream.seek(0)
+            with np.load(stream, allow_pickle=False) as content:
+                names = content.files
+                name = names[0] if len(names) == 1 else _NPZ_NAME
+                if name in names:
+                    array = parse_array(lambda: content[name])
+                    return array
+    except Exception as error:  # on a damaged file, NumPy raises what its parts happen to raise
         raise DataError(
             f"{path}: cannot be read as an array ({error}). Save it again with numpy.save, as a "
             "uint8 array (time, height, width[, channels])."
