@@ -219,6 +219,11 @@ class SequenceDataModule(LightningDataModule, ABC):
         }
 
 
+def problems_of(problems: Sequence[str | None]) -> tuple[str | None, ...]:
+    """Return why inputs could not be used, as a ``Batch`` has it."""
+    return tuple(problems) if any(problem is not None for problem in problems) else ()
+
+
 def option_problems(
     smallest: Mapping[str, tuple[float, float]], choices: Mapping[str, tuple[str, Any]]
 ) -> Iterator[str]:

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from datamodules.base import SequenceDataset
+from datamodules.base import SequenceDataset, problems_of
 from datamodules.caption_files import CaptionedPicture
 from datamodules.shard_table import LazySequence
 from datamodules.shards import Shards
 from seq2seq.batches import Batch
+from seq2seq.errors import DataError
 from seq2seq.pictures import PictureGeometry, open_picture
 from seq2seq.sequences import EOS_ID, pad_sequences
 from seq2seq.tokenizers import Tokenizer
@@ -132,12 +133,14 @@ class CaptionExample(NamedTuple):
         targets: Ids of each caption, ending in ``EOS_ID``, int64 ``(time,)``.
         position: Index in the split.
         references: Its captions as they stand in the file.
+        problem: Why it could not be decoded, where the view is blank.
     """
 
     view: Tensor
     targets: tuple[Tensor, ...]
     position: int
     references: tuple[str, ...]
+    problem: str | None = None
 
 
 class CaptionDataset(SequenceDataset[CaptionExample]):
@@ -201,18 +204,26 @@ class PictureDataset(SequenceDataset[CaptionExample]):
     Args:
         views: The pictures.
         size: How many there are.
+        blank: What is in the place of one that cannot be decoded, uint8 ``(3, size, size)``; None
+            to raise its error.
     """
 
-    def __init__(self, views: Views, size: int) -> None:
+    def __init__(self, views: Views, size: int, blank: Tensor | None = None) -> None:
         super().__init__(seed=0)
         self._views = views
         self._size = size
+        self._blank = blank
 
     def __len__(self) -> int:
         return self._size
 
     def __getitem__(self, index: int) -> CaptionExample:
-        return CaptionExample(self._views[index], (), index, ())
+        try:
+            return CaptionExample(self._views[index], (), index, ())
+        except DataError as error:
+            if self._blank is None:
+                raise
+            return CaptionExample(self._blank, (), index, (), str(error))
 
 
 def collate(examples: list[CaptionExample]) -> Batch:
@@ -225,4 +236,5 @@ def collate(examples: list[CaptionExample]) -> Batch:
         indices=torch.tensor([example.position for example in examples]),
         references=tuple(example.references for example in examples if example.references),
         rows=torch.arange(len(examples)).repeat_interleave(counts) if targets else None,
+        problems=problems_of([example.problem for example in examples]),
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -96,6 +97,7 @@ class CaptionDataModule(SequenceDataModule):
             of the same network, and there is no picture to draw attention on.
         on_bad_picture: Whether a picture that cannot be decoded is an ``error``, or goes to
             ``quarantine``: it is left out, and listed in ``quarantine.csv`` in the cache folder.
+            In ``seq2seq predict`` its line says why.
         max_bad_share: Largest share of bad pictures that ``quarantine`` puts up with.
         shard_window: Out of how many shards batches are mixed, which are then read one after the
             other; null for all of them, as files are.
@@ -281,8 +283,11 @@ class CaptionDataModule(SequenceDataModule):
             ConfigError: If there is no such folder.
         """
         paths = self.prediction_files()
-        views = PictureFiles(paths, self._geometry)
-        return self.ordered_loader(PictureDataset(views, len(paths)), self.eval_batch_size, collate)
+        views, size = PictureFiles(paths, self._geometry), self._geometry.size
+        is_fatal = self.on_bad_picture == "error"
+        blank = None if is_fatal else torch.zeros(3, size, size, dtype=torch.uint8)
+        dataset = PictureDataset(views, len(paths), blank)
+        return self.ordered_loader(dataset, self.eval_batch_size, collate)
 
     def iter_readings(self) -> Iterator[Reading]:
         """Yield every picture of the splits, or what shards have of it, once.

@@ -15,16 +15,35 @@ from datamodules.base import Reading
 from seq2seq.errors import DataError
 
 
+class CutOff(NamedTuple):
+    """What a reading returns of a video whose broken tail is cut off, as the options have it.
+
+    Attributes:
+        seconds: Where it is cut.
+    """
+
+    seconds: float
+
+
 class Finding(NamedTuple):
     """What a reading found.
 
     Attributes:
         name: The file.
-        problem: Why it cannot be used; None where it is sound.
+        problem: Why it cannot be used, or where it is cut off; None where it is sound.
+        is_cut: Whether what is before its broken tail is used.
     """
 
     name: str
     problem: str | None
+    is_cut: bool = False
+
+    @property
+    def status(self) -> str:
+        """``ok``, ``cut`` or ``bad``."""
+        if self.problem is None:
+            return "ok"
+        return "cut" if self.is_cut else "bad"
 
 
 def read_all(readings: Iterable[Reading]) -> list[Finding]:
@@ -56,12 +75,12 @@ def read_all(readings: Iterable[Reading]) -> list[Finding]:
 
 
 def write_report(file: Path, findings: Sequence[Finding]) -> None:
-    """Write findings as a table: ``file,status,problem``, where the status is ``ok`` or ``bad``.
+    """Write findings as a table: ``file,status,problem``; the status is ``ok``, ``cut`` or ``bad``.
 
     Raises:
         DataError: If it cannot be written.
     """
-    rows = [(name, "bad" if problem else "ok", problem or "") for name, problem in findings]
+    rows = [(each.name, each.status, each.problem or "") for each in findings]
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
@@ -75,9 +94,11 @@ def write_report(file: Path, findings: Sequence[Finding]) -> None:
 
 def _find(reading: Reading) -> Finding:
     try:
-        reading.read()
+        found = reading.read()
     except (DataError, OSError) as error:
         return Finding(reading.name, _without_name(str(error), reading.name))
+    if isinstance(found, CutOff):
+        return Finding(reading.name, f"cut at {found.seconds:.2f} s", is_cut=True)
     return Finding(reading.name, None)
 
 

@@ -112,7 +112,7 @@ def read_whole(reader: FrameReader, path: Path, parts: Sequence[VideoPart]) -> N
     """Decode a video to its end, to see whether it is sound.
 
     Args:
-        reader: How it is read.
+        reader: How it is read; told of a broken tail that is cut off.
         path: The video.
         parts: What is used of it.
 
@@ -124,3 +124,4 @@ def read_whole(reader: FrameReader, path: Path, parts: Sequence[VideoPart]) -> N
             pass
         for part in parts:
             span_of(video, part)
+        reader.tell_cut(video)

@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datamodules.base import Reading, option_problems
+from datamodules.base import Reading, ResumableLoader, Split, option_problems
 from datamodules.series_base import SeriesSplits, WindowDataModule, only_given
-from datamodules.series_windows import SeriesWindows
+from datamodules.series_windows import SeriesWindows, WindowExample
 from seq2seq.errors import DataError, raise_together
 from seq2seq.series import (
     Missing,
@@ -137,6 +137,22 @@ class SeriesDataModule(WindowDataModule):
     def iter_readings(self) -> Iterator[Reading]:
         """Yield the file."""
         yield Reading(str(self.source), self._make_splits)
+
+    def split_loader(self, role: Split) -> ResumableLoader[WindowExample]:
+        """Return the windows of a part, as for any series.
+
+        Raises:
+            DataError: If the part has no step, or no value that is known.
+        """
+        loader = super().split_loader(role)
+        windows = self._windows[role]
+        if role != "train" and not windows.has_truth():
+            raise DataError(
+                f"{self.source}: no value of the {role} part is known, which ends at step "
+                f"{windows.values.shape[1]}, so that no forecast can be scored. Set "
+                "--data.val_share and --data.test_share so that it has known values."
+            )
+        return loader
 
     def _make_splits(self) -> SeriesSplits:
         table = self._read()

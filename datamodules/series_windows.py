@@ -73,6 +73,13 @@ class SeriesWindows(SequenceDataset[WindowExample]):
     def __len__(self) -> int:
         return self.windows * self.chunks
 
+    def has_truth(self) -> bool:
+        """Return whether any value after the warm-ups is known: those that forecasts are of."""
+        return any(
+            bool(self.is_known[number, start + (self.warm_up or 0) : start + self._steps].any())
+            for number, start in self._places.tolist()
+        )
+
     def __getitem__(self, index: int) -> WindowExample:
         position, chunk = divmod(index, self.chunks)
         number, start = self._places[position].tolist()

@@ -103,6 +103,7 @@ class VideoFeatureFiles:
             for part in parts:  # of which each has to begin before the end
                 span_of(video, part)
             _, end = span_of(video, VideoPart(item.path))
+            self._reader.tell_cut(video)
             size = file.tell()
             header = self._header(len(times))
             assert len(header) + len(times) * self._frame_bytes() == size

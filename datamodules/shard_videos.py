@@ -1,6 +1,7 @@
 """Labelled videos as samples of shards, and back."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,8 @@ class ClipShards:
         """Return clips of a video."""
         part = self._parts[place]
         with self._shards.extracted(part.path) as path:
-            return self._reader.read_clips(part._replace(path=path), sample)
+            reader = _telling_as(part.path, self._reader)
+            return reader.read_clips(part._replace(path=path), sample)
 
 
 def read_shard(shards: Shards, reader: FrameReader, path: Path, parts: Sequence[VideoPart]) -> None:
@@ -79,6 +81,12 @@ def read_shard(shards: Shards, reader: FrameReader, path: Path, parts: Sequence[
     """
     with shards.extracted(path) as place:
         read_whole(reader, place, [part._replace(path=place) for part in parts])
+
+
+def _telling_as(path: Path, reader: FrameReader) -> FrameReader:
+    """Return a reader that tells of a cut video by a path which it keeps from read to read."""
+    tell = reader.on_cut
+    return reader if tell is None else replace(reader, on_cut=lambda _, end: tell(path, end))
 
 
 def _items(

@@ -39,9 +39,10 @@ from datamodules.video_dataset import (
 from datamodules.video_files import VideoFormat
 from datamodules.video_formats import VideoEntry
 from datamodules.video_labels import label_text, label_vocabulary
-from datamodules.video_sources import VideoFiles, VideoShards
+from datamodules.video_sources import CutWarnings, VideoFiles, VideoShards, read_to_end
 from seq2seq.errors import ConfigError, DataError, raise_together
 from seq2seq.feature_cache import FeatureNetwork
+from seq2seq.first_process import do_once
 from seq2seq.pictures import PictureGeometry
 from seq2seq.tokenizers import FIRST_LABEL_ID, LABEL_SEPARATOR, LabelVocabulary
 from seq2seq.videos import BrokenTail, ClipSampling, find_videos
@@ -77,11 +78,12 @@ class VideoDataModule(SequenceDataModule):
         train_on_val: Train on the validation videos, too, when all choices have been made on them.
             Validation then shows nothing any more: take the last checkpoint.
         predict: Video, or folder of videos, for ``seq2seq predict``.
-        broken_tail: Whether a video that breaks off is an ``error``, or is ``cut`` there.
+        broken_tail: Whether a video that breaks off is an ``error``, or is ``cut`` there, with a
+            warning.
         on_bad_video: Whether a video that cannot be read is an ``error``, or goes to
             ``quarantine``: another one takes its place, and it is listed in ``quarantine.csv`` in
             the cache folder, until its split is read by another run. A training that goes on from
-            a checkpoint adds to its list.
+            a checkpoint adds to its list. In ``seq2seq predict`` its line says why.
         max_bad_share: Largest share of bad videos of a split that ``quarantine`` puts up with.
         stills_rate_hz: Frame rate of folders of frames and of arrays, frames per second; that of
             features in shards has to be the same.
@@ -171,6 +173,7 @@ class VideoDataModule(SequenceDataModule):
         self._preparation = FramePreparation(PictureGeometry())
         self._sampling = ClipSampling()
         self._network: FeatureNetwork | None = None
+        self._warn_of_cut = CutWarnings()
         raise_together(list(self._problems()), ConfigError, "The data options cannot work:")
 
     @property
@@ -256,6 +259,8 @@ class VideoDataModule(SequenceDataModule):
         if self.predict is None:
             raise ConfigError("There is nothing to classify: set --data.predict.")
         path = Path(self.predict)
+        if not path.exists():
+            raise DataError(f"{path}: does not exist. Set --data.predict to a video or a folder.")
         videos = find_videos(path) if path.is_dir() else [path]
         if not videos:
             raise DataError(f"{path}: has no videos. Set --data.predict to a folder that has some.")
@@ -270,7 +275,7 @@ class VideoDataModule(SequenceDataModule):
         """
         videos = self.prediction_files()
         source = ClipFiles(self._reader(), [VideoPart(video) for video in videos])
-        dataset = VideoDataset(source, len(videos), self._sampling)
+        dataset = VideoDataset(source, len(videos), self._sampling, self._blank())
         return self.ordered_loader(dataset, self.eval_batch_size, collate)
 
     def iter_readings(self) -> Iterator[Reading]:
@@ -285,7 +290,7 @@ class VideoDataModule(SequenceDataModule):
         for entry in chain.from_iterable(videos.splits.values()):
             parts.setdefault(entry.path, []).append(part_of(entry))
         for path, own in parts.items():
-            yield Reading(str(path), partial(videos.read, self._reader(), path, own))
+            yield Reading(str(path), partial(read_to_end, videos, self._reader(), path, own))
 
     def shard_source(self) -> ShardSource:
         """Return the videos of the splits, as ``seq2seq-prepare`` writes them.
@@ -328,17 +333,25 @@ class VideoDataModule(SequenceDataModule):
         reader, parts = self._reader(), [part_of(entry) for entry in entries]
         settings = frame_settings(reader, parts)
         folder = frame_folder(self.cache_path(), settings)
-        if self.trainer is None or self.trainer.is_global_zero:
-            workers = max(1, (os.cpu_count() or 1) // self.decode_threads)
-            write_frames(folder, reader, parts, settings, workers)
-        if self.trainer is not None:
-            self.trainer.strategy.barrier()
+        workers = max(1, (os.cpu_count() or 1) // self.decode_threads)
+        do_once(partial(write_frames, folder, reader, parts, settings, workers))
         return FrameStore(folder, settings)
 
     def _reader(self) -> FrameReader:
         return FrameReader(
-            self._preparation, self.stills_rate_hz, self.decode_threads, self.broken_tail
+            self._preparation,
+            self.stills_rate_hz,
+            self.decode_threads,
+            self.broken_tail,
+            self._warn_of_cut,
         )
+
+    def _blank(self) -> Tensor | None:
+        """Return what a bad video is predicted of; None where it is an error."""
+        if self.on_bad_video == "error":
+            return None
+        size = self._preparation.geometry.size
+        return torch.zeros(self._preparation.channels, size, size, dtype=torch.uint8)
 
     def _entries(self, role: str) -> Sequence[VideoEntry]:
         if not self._splits[role]:

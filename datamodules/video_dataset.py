@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from datamodules.base import SequenceDataset
+from datamodules.base import SequenceDataset, problems_of
 from datamodules.clip_augmentation import ClipAugmentation
 from datamodules.clip_sources import ClipSource
 from datamodules.quarantine import Quarantine
@@ -25,12 +25,14 @@ class ClipExample(NamedTuple):
         target: Ids of its labels, int64 ``(steps,)``; None where they are not known.
         position: Index in the split.
         label: Its labels as text; empty where they are not known.
+        problem: Why it could not be read, where the clips are blank.
     """
 
     clips: Tensor
     target: Tensor | None
     position: int
     label: str
+    problem: str | None = None
 
 
 class ClipDataset(SequenceDataset[ClipExample]):
@@ -110,19 +112,34 @@ class VideoDataset(SequenceDataset[ClipExample]):
         source: Gives their clips.
         size: How many there are.
         sampling: Which frames make a clip.
+        blank: What the frames of a video are that cannot be read, uint8 ``(channels, size, size)``;
+            None to raise its error.
     """
 
-    def __init__(self, source: ClipSource, size: int, sampling: ClipSampling) -> None:
+    def __init__(
+        self,
+        source: ClipSource,
+        size: int,
+        sampling: ClipSampling,
+        blank: Tensor | None = None,
+    ) -> None:
         super().__init__(seed=0)
         self._source = source
         self._size = size
         self._sampling = sampling
+        self._blank = blank
 
     def __len__(self) -> int:
         return self._size
 
     def __getitem__(self, index: int) -> ClipExample:
-        clips = self._source.read_clips(index, self._sampling.evaluation_times)
+        try:
+            clips = self._source.read_clips(index, self._sampling.evaluation_times)
+        except DataError as error:
+            if self._blank is None:
+                raise
+            shape = (self._sampling.clips, self._sampling.clip_frames, *self._blank.shape)
+            return ClipExample(self._blank.expand(shape), None, index, "", str(error))
         return ClipExample(clips, None, index, "")
 
 
@@ -136,4 +153,5 @@ def collate(examples: list[ClipExample]) -> Batch:
         target=torch.stack(targets) if targets else None,
         indices=torch.tensor([example.position for example in examples]),
         references=tuple((example.label,) for example in examples if targets),
+        problems=problems_of([example.problem for example in examples]),
     )

@@ -1,11 +1,14 @@
 """Where labelled videos, or features of them, are: in files, or in shards."""
 
+import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from datamodules.check import CutOff
 from datamodules.clip_sources import ClipFiles, ClipSource, read_whole
 from datamodules.shard_features import check_features
 from datamodules.shard_table import Mapped
@@ -21,6 +24,24 @@ from seq2seq.videos.frames import FrameReader, VideoPart
 
 Splits = Mapping[str, Sequence[VideoEntry]]
 """The videos of each split, by its name."""
+
+_log = logging.getLogger(__name__)
+
+
+class CutWarnings:
+    """Warns of videos whose broken tail is cut off: of each once, in every process that reads it.
+
+    It is what a ``FrameReader`` has as ``on_cut``.
+    """
+
+    def __init__(self) -> None:
+        self._told: set[Path] = set()
+
+    def __call__(self, path: Path, seconds: float) -> None:
+        """Warn of a video that is cut off at a time, unless that has been done."""
+        if path not in self._told:
+            self._told.add(path)
+            _log.warning("%s: breaks off at %.2f s; only the part before is used.", path, seconds)
 
 
 class VideoFiles:
@@ -167,3 +188,19 @@ class VideoShards:
         if network is not None:
             check_features(self._source, self._shards.features, network)
         return ClipFeatures(self._shards, parts)
+
+
+def read_to_end(
+    videos: VideoFiles | VideoShards,
+    reader: FrameReader,
+    path: Path,
+    parts: Sequence[VideoPart],
+) -> CutOff | None:
+    """Decode a video to its end, and return where it is cut off; None where it is not.
+
+    Raises:
+        DataError: If it cannot be read, or ends before a part begins.
+    """
+    ends: list[float] = []
+    videos.read(replace(reader, on_cut=lambda _, seconds: ends.append(seconds)), path, parts)
+    return CutOff(ends[0]) if ends else None

@@ -43,6 +43,8 @@ class Batch(NamedTuple):
         references: The raw target texts of each example, for scoring what was decoded.
         rows: Which input each target belongs to, int64 ``(targets,)``, where an input has several
             targets and is encoded once for all of them; None where each has one.
+        problems: Why each input could not be used; None where it could, and empty where all could.
+            In the place of one that could not is something blank.
     """
 
     inputs: Any
@@ -50,6 +52,7 @@ class Batch(NamedTuple):
     indices: Tensor
     references: tuple[tuple[str, ...], ...] = ()
     rows: Tensor | None = None
+    problems: tuple[str | None, ...] = ()
 
     def example(self, row: int) -> "Batch":
         """Return one example as a batch of its own, on the CPU."""

@@ -20,7 +20,8 @@ def build_parser() -> LightningArgumentParser:
     parser = recipe_parser(
         _NAME,
         "Read every file of a data module from its start to its end, print what cannot be used, "
-        "and write a report. The exit status is 1 if anything is bad.",
+        "and write a report. The exit status is 1 if anything is bad; a video whose broken tail is "
+        "cut off, as --data.broken_tail cut has it, is not.",
         "Configuration as for seq2seq; all but its data is left alone.",
         used=("run_dir",),
     )
@@ -43,7 +44,7 @@ def run(arguments: Sequence[str] | None = None) -> bool:
         arguments: As on the command line; ``sys.argv`` when None.
 
     Returns:
-        Whether all files are sound.
+        Whether no file is bad.
 
     Raises:
         ArgumentError: If an option is unknown or has no such value.
@@ -58,11 +59,16 @@ def run(arguments: Sequence[str] | None = None) -> bool:
     findings = read_all(data.iter_readings())
     report = Path(options.run_dir) / _REPORT if options.report is None else Path(options.report)
     write_report(report, findings)
-    bad = [f"{name}: {problem}" for name, problem in findings if problem is not None]
-    sys.stdout.write(f"{len(findings)} files read, {len(bad)} bad; {report} lists them all.\n")
-    if bad:
-        listed = some_of(bad, "\n  - ")
-        sys.stdout.write(f"  - {listed}\n")
+    bad, cut = (
+        [f"{each.name}: {each.problem}" for each in findings if each.status == status]
+        for status in ("bad", "cut")
+    )
+    counts = f"{len(bad)} bad, {len(cut)} cut" if cut else f"{len(bad)} bad"
+    sys.stdout.write(f"{len(findings)} files read, {counts}; {report} lists them all.\n")
+    for found in (bad, cut):
+        if found:
+            listed = some_of(found, "\n  - ")
+            sys.stdout.write(f"  - {listed}\n")
     return not bad
 
 

@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins import CheckpointIO
+from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 import datamodules  # noqa: F401  # makes its classes known by their short names
@@ -144,6 +145,16 @@ class SequenceCLI(LightningCLI):
         writer.options = describe_options(config, str(_checkpoint_path(config)))
         writer.check(self.trainer)
 
+    def before_fit(self) -> None:
+        """Say whose place this run takes."""
+        config = self.config["fit"]
+        if config.ckpt_path is None and (Path(config.run_dir) / "best.ckpt").exists():
+            rank_zero_info(
+                f"{config.run_dir} has the checkpoints of an earlier run, which those of this one "
+                "replace. Give each run its own --run_dir; to go on with a run, give --ckpt_path "
+                "last."
+            )
+
     def after_fit(self) -> None:
         """Say where the best model lies and how good it is."""
         for callback in self.trainer.checkpoint_callbacks:
@@ -254,6 +265,14 @@ def _silence() -> None:
     )
 
 
+def _is_of_options(error: Exception) -> bool:
+    """Return whether it is about an option; jsonargparse has no class for all of these."""
+    # The latter of what cannot be made, such as a logger whose package is not installed.
+    return isinstance(error, ArgumentError) or (
+        isinstance(error, ValueError) and str(error).startswith("Does not validate against")
+    )
+
+
 def main() -> None:
     """Run the command line.
 
@@ -267,7 +286,7 @@ def main() -> None:
         sys.exit(SIGTERM_STATUS)
     except Exception as error:
         mendable = find_user_error(error)
-        if mendable is None and not isinstance(error, ArgumentError):
+        if mendable is None and not _is_of_options(error):
             raise
         sys.stderr.write(f"seq2seq: error: {mendable or error}\n")
         sys.exit(2)

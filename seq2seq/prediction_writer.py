@@ -1,5 +1,6 @@
 """``seq2seq predict``: one file in the order of the input, and its finished rows until then."""
 
+import logging
 import os
 import shutil
 import signal
@@ -28,6 +29,9 @@ from seq2seq.prediction_folder import RESUME, Row, RowFolder, write_row
 # A killed process loses nothing that it has written; a machine that dies, at most this much.
 _SYNC_SECONDS = 30.0
 _LOOK_SECONDS = 0.1  # between two looks at whether all ranks are done
+_LINE_ENDS = dict.fromkeys(map(ord, "\r\n"), " ")
+
+_log = logging.getLogger(__name__)
 
 
 class PredictionWriter(Callback):
@@ -36,6 +40,8 @@ class PredictionWriter(Callback):
     While it decodes, every process keeps its finished predictions in the folder ``PATH.parts``,
     from which the file is made in the end. Where the run has ended before that, ``resume`` goes on
     with those: with any number of processes, and other sizes of batches.
+
+    An input that could not be used has the line ``[error: REASON]``, and there is a warning.
 
     Args:
         path: File to write; ``predictions.txt`` in the run's folder when None.
@@ -124,7 +130,7 @@ class PredictionWriter(Callback):
             self._file = self._folder.add(trainer.global_rank)
         try:
             for place, predictions in zip(batch.indices.tolist(), rows, strict=True):
-                write_row(self._file, Row(place, predictions[0].text))
+                write_row(self._file, Row(place, _line_of(predictions[0])))
             self._file.flush()
             if time.monotonic() - self._synced > _SYNC_SECONDS:
                 os.fsync(self._file.fileno())
@@ -244,6 +250,17 @@ class PredictionWriter(Callback):
 
 def _may_take_signals() -> bool:
     return threading.current_thread() is threading.main_thread()  # Python allows no other
+
+
+def _line_of(prediction: Prediction) -> str:
+    """Return what is written of a prediction; warn where there is none."""
+    error = prediction.error
+    if error is None:
+        return prediction.text
+    _log.warning("No prediction: %s", error)
+    # Names of files need not be UTF-8.
+    line = error.translate(_LINE_ENDS).encode("utf-8", "backslashreplace").decode("utf-8")
+    return f"[error: {line}]"
 
 
 def _find_inputs(trainer: pl.Trainer) -> Sequence[Path]:

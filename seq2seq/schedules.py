@@ -159,7 +159,8 @@ def _length_problems(warmup_steps: int, total_steps: float) -> list[str]:
         ]
     if total_steps <= warmup_steps:
         return [
-            f"optimization.warmup_steps={warmup_steps} leaves none of the training's "
-            f"{total_steps} steps to schedule cosine: lower --model.optimization.warmup_steps."
+            f"Training has {total_steps} steps, of which optimization.warmup_steps={warmup_steps} "
+            "leaves none to schedule cosine: lower --model.optimization.warmup_steps, or raise "
+            "--trainer.max_epochs."
         ]
     return []

@@ -9,7 +9,13 @@ import pytest
 import torch
 import yaml
 from command_line import TINY, seq2seq
+from lightning.pytorch.loggers import CSVLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+
+class Uninstalled(CSVLogger):
+    def __init__(self) -> None:
+        raise ModuleNotFoundError("Requirement 'wandb' not met")
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +87,16 @@ def test_a_run_goes_on_from_its_last_checkpoint(run):
     assert last["global_step"] == 3 * 3
 
 
+def test_a_run_in_the_place_of_another_says_so(tmp_path, caplog):
+    options = [*TINY, "--trainer.max_epochs", "1"]
+    for count in (0, 1):
+        caplog.clear()
+        assert seq2seq(tmp_path, "fit", *options).status == 0
+        assert caplog.text.count("runs/quickstart has the checkpoints of an earlier run") == count
+    seq2seq(tmp_path, "fit", *options, "--ckpt_path", "last")
+    assert caplog.text.count("an earlier run") == 1
+
+
 def test_a_saved_configuration_runs_again(run, tmp_path):
     saved = run[0] / "runs/quickstart/config.yaml"
     done = seq2seq(tmp_path, "fit", "--config", str(saved), "--trainer.max_epochs", "1")
@@ -132,6 +148,7 @@ def test_print_config_gives_every_option_and_can_be_used_again(tmp_path):
         (["--data.vocab_size", "30"], ["--data.vocab_size"]),
         (["--ckpt_path", "absent.ckpt"], ["absent.ckpt: there is no such file"]),
         (["--ckpt_path", "absent"], ["absent: there is no such file"]),
+        (["--trainer.logger", "test_cli.Uninstalled"], ["Requirement 'wandb' not met"]),
     ],
 )
 def test_what_a_user_can_mend_is_one_message(tmp_path, arguments, messages):

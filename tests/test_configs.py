@@ -75,11 +75,13 @@ def weeks(folder):
 
 
 def data_options(name, folder):
-    if name.startswith("captioning/flickr8k"):
+    if name.startswith(("captioning/flickr8k", "captioning/own")):
         files = {"captions": pictures(folder) / "captions.csv", "images": folder}
+        words = ["--data.minimum_count", "1", "--data.vocab_size", "11"]
         return [
             *(option for key, path in files.items() for option in (f"--data.{key}", str(path))),
-            *("--data.minimum_count", "1", "--data.vocab_size", "11", "--data.batch_size", "3"),
+            *(words if "flickr8k" in name else ["--data.vocab_size", "14"]),
+            *("--data.batch_size", "3"),
             *("--model.backbone_weights", "null", "--model.init_from", "null"),
         ]
     if name.startswith("captioning/shapes"):
@@ -88,10 +90,11 @@ def data_options(name, folder):
             *("--data.root", str(folder)),
             *(option for key, count in counts.items() for option in (f"--data.{key}", str(count))),
         ]
-    if name.startswith("video/utd_mhad"):
+    if name.startswith(("video/utd_mhad", "video/own")):
         return [
             *("--data.source", str(videos(folder) / "clips.csv")),
             *("--data.num_classes", "2", "--data.batch_size", "3"),
+            *("--data.val_share", "0", "--data.val_groups", "[s7]"),
             *("--model.backbone_weights", "null"),
         ]
     if name.startswith("text_classification/"):

@@ -17,6 +17,7 @@ FLOORS = {
     "seq2seq.batches": 0,
     "seq2seq.words": 0,
     "seq2seq.truncation": 0,
+    "seq2seq.first_process": 0,
     "seq2seq.appearing": 1,
     "seq2seq.pictures": 1,
     "seq2seq.saved_arrays": 1,

@@ -23,7 +23,7 @@ class TextEncoder(nn.Module):
         variational_dropout: Use the same dropout mask at every time step.
         recurrent_dropout: Dropout on the recurrent matrices.
         layer_norm: Normalise the output of every layer.
-        pooling: What the summary is: the top layer's ``last`` state of each direction, or the
+        pooling: What the summary is: the top layer's ``last`` output of each direction, or the
             ``mean``, the ``max`` or an ``attention``-weighted mean of its outputs.
         summary_dropout: Dropout on the summary.
 
@@ -68,7 +68,7 @@ class TextEncoder(nn.Module):
 
         Returns:
             Memory whose values are the top layer's outputs and whose summary is what they were
-            pooled to; last states stand side by side, forward first.
+            pooled to; last outputs stand side by side, forward first.
         """
         return self.encode(self.embedding(inputs.tokens), inputs.lengths)
 
@@ -79,12 +79,20 @@ class TextEncoder(nn.Module):
             embedded: ``(batch, source, embedding_size)``; padding does not matter.
             lengths: Number of real tokens, at least 1, int64 ``(batch,)``.
         """
-        outputs, state = self.recurrent(self.dropout(embedded), lengths=lengths)
+        outputs, _ = self.recurrent(self.dropout(embedded), lengths=lengths)
         mask = lengths_to_mask(lengths, embedded.shape[1])
         if self.pooling is None:
-            summary = torch.cat(list(state[0][-self.recurrent.directions :]), dim=-1)
+            summary = self._last(outputs, lengths)
         else:
             summary = self.pooling(outputs, mask)
         summary = self.summary_dropout(summary.unsqueeze(1)).squeeze(1)
         values: Tensor = self.dropout(outputs)
         return Memory(values, mask, summary)
+
+    def _last(self, outputs: Tensor, lengths: Tensor) -> Tensor:
+        """Return what each direction ends with, ``(batch, memory_size)``."""
+        # Not the state, which has not been through the top layer's norm: where nothing else reads
+        # the outputs, that would never get a gradient, which DDP takes for an error.
+        size = self.memory_size // self.recurrent.directions
+        forward = outputs[torch.arange(len(outputs), device=outputs.device), lengths - 1, :size]
+        return torch.cat([forward, outputs[:, 0, size:]], dim=-1)

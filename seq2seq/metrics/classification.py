@@ -24,7 +24,10 @@ _TOP = 5
 class ClassScores(NamedTuple):
     """Scores of a classifier on a corpus. An example has one step or several, each with a class.
 
-    The predicted class is the most probable one; of equally probable ones, the first.
+    The predicted class is the one that was decoded. The search may choose another than the most
+    probable one of a step: a beam, for the steps after it; constraints, where they forbid that one.
+    What is ranked or calibrated is probabilities; of equally probable classes, the first comes
+    first.
 
     Attributes:
         accuracy: Share of examples with all steps right; with one step, the usual top-1.
@@ -36,8 +39,8 @@ class ClassScores(NamedTuple):
         auroc: Area under the ROC curve over steps. With two classes that of the second; with more,
             the mean over the classes that occur, each against the rest. Chance, 0.5, where all
             steps have the same class.
-        calibration_error: Expected calibration error of the probability of the predicted class,
-            0 to 1, over steps.
+        calibration_error: Expected calibration error of the probability of the most probable
+            class, 0 to 1, over steps.
         examples: Number of examples scored.
         per_class: Share of the steps of each class that are right, float64 ``(classes,)``; NaN for
             a class that does not occur.
@@ -59,12 +62,12 @@ class ClassScores(NamedTuple):
 
 
 class ClassificationMetric(Metric):
-    """Collects probabilities and scores the corpus as one.
+    """Collects decoded classes and probabilities, and scores the corpus as one.
 
     Neither an area under a curve nor a calibration error is a mean over batches, and a distributed
-    sampler repeats examples to even out its ranks. So every rank keeps probabilities with the
-    position of their example in the corpus; ``compute`` gathers them, drops repetitions and scores
-    what a single process would have scored.
+    sampler repeats examples to even out its ranks. So every rank keeps what it has of each step
+    with the position of its example in the corpus; ``compute`` gathers it, drops repetitions and
+    scores what a single process would have scored.
 
     Args:
         classes: Number of classes, two or more.
@@ -75,7 +78,8 @@ class ClassificationMetric(Metric):
     higher_is_better = True
     full_state_update = False
 
-    # Of each step: the position of its example, its number and its class, int64 (steps, 3).
+    # Of each step: the position of its example, its number, its class and the decoded one, int64
+    # (steps, 4).
     keys: list[Tensor]
     # Of the same steps, (steps, classes).
     probabilities: list[Tensor]
@@ -87,18 +91,23 @@ class ClassificationMetric(Metric):
         self.add_state("keys", default=[], dist_reduce_fx="cat", persistent=False)
         self.add_state("probabilities", default=[], dist_reduce_fx="cat", persistent=False)
 
-    def update(self, indices: Tensor, probabilities: Tensor, targets: Tensor) -> None:
-        """Add a batch; of an example that comes again, the first probabilities count.
+    def update(
+        self, indices: Tensor, decoded: Tensor, probabilities: Tensor, targets: Tensor
+    ) -> None:
+        """Add a batch; of an example that comes again, what came first counts.
 
         Args:
             indices: Position of each example in its corpus, int64 ``(batch,)``.
-            probabilities: Of every class at each step, ``(batch, steps, classes)``.
+            decoded: Class that was decoded at each step, from 0, int64 ``(batch, steps)``.
+            probabilities: Of every class at each step, given the classes decoded before,
+                ``(batch, steps, classes)``.
             targets: Class of each step, from 0, int64 ``(batch, steps)``; negative where an example
                 has fewer steps.
 
         Raises:
             DataError: If an example has no step.
         """
+        assert decoded.shape == targets.shape, decoded.shape
         assert probabilities.shape == (*targets.shape, self.classes), probabilities.shape
         is_real = targets >= 0
         if not is_real.any(dim=1).all():
@@ -108,7 +117,8 @@ class ClassificationMetric(Metric):
                 "Give every example of the split a label, or use predict."
             )
         rows, steps = is_real.nonzero(as_tuple=True)
-        self.keys.append(torch.stack([indices[rows], steps, targets[is_real]], dim=1))
+        parts = [indices[rows], steps, targets[is_real], decoded[is_real]]
+        self.keys.append(torch.stack(parts, dim=1))
         # Rounding can lift a mean of clips above 1, and what torchmetrics finds above 1 it takes
         # for logits.
         self.probabilities.append(probabilities[is_real].float().clamp(0, 1))
@@ -118,7 +128,7 @@ class ClassificationMetric(Metric):
         if len(self.keys) == 0:
             # torchmetrics would send a flat float tensor in place of no steps, which the other
             # ranks would wait for in vain.
-            self.keys.append(torch.empty(0, 3, dtype=torch.int64, device=self.device))
+            self.keys.append(torch.empty(0, 4, dtype=torch.int64, device=self.device))
             self.probabilities.append(torch.empty(0, self.classes, device=self.device))
         super().sync(*arguments, **options)
 
@@ -132,21 +142,21 @@ class ClassificationMetric(Metric):
             DataError: If no rank has an example, or a probability is NaN.
         """
         steps = self._steps()
-        predicted = steps.probabilities.argmax(dim=1)  # of equal ones, the first
-        is_right = predicted == steps.targets
-        confusion = multiclass_confusion_matrix(predicted, steps.targets, self.classes)
+        is_right = steps.decoded == steps.targets
+        confusion = multiclass_confusion_matrix(steps.decoded, steps.targets, self.classes)
         per_class = confusion.diag().double() / confusion.sum(dim=1)
-        macro_f1 = multiclass_f1_score(predicted, steps.targets, self.classes, average="macro")
+        macro_f1 = multiclass_f1_score(steps.decoded, steps.targets, self.classes, average="macro")
+        ranks = _ranks(steps)
         step_counts = steps.examples.bincount()
         wrong_counts = steps.examples.bincount(weights=(~is_right).double())
         return ClassScores(
             accuracy=_mean(wrong_counts == 0),
             step_accuracy=_mean(is_right),
-            top_5=_mean(_ranks(steps) < _TOP),
+            top_5=_mean(ranks < _TOP),
             macro_f1=float(macro_f1),
             mean_class_accuracy=float(per_class.nanmean()),
             auroc=_auroc(steps),
-            calibration_error=_calibration_error(steps.probabilities.amax(dim=1), is_right),
+            calibration_error=_calibration_error(steps.probabilities.amax(dim=1), ranks == 0),
             examples=len(step_counts),
             per_class=per_class,
             confusion=confusion,
@@ -160,7 +170,7 @@ class ClassificationMetric(Metric):
                 "There is no label to score: the split is empty, or its limit "
                 "(--trainer.limit_val_batches, --trainer.limit_test_batches) left nothing of it."
             )
-        indices, numbers, targets = keys.cpu().unbind(dim=1)
+        indices, numbers, targets, decoded = keys.cpu().unbind(dim=1)
         probabilities = dim_zero_cat(self.probabilities).cpu()
         place = indices * (numbers.max() + 1) + numbers
         # Ranks are gathered in their order and the sort is stable: so the lowest one wins, on
@@ -169,7 +179,7 @@ class ClassificationMetric(Metric):
         chosen = order[place.diff(prepend=place[:1] - 1) > 0]
         chosen_indices = indices[chosen]
         examples = chosen_indices.diff(prepend=chosen_indices[:1]).sign().cumsum(dim=0)
-        steps = _Steps(examples, targets[chosen], probabilities[chosen])
+        steps = _Steps(examples, targets[chosen], decoded[chosen], probabilities[chosen])
         is_bad = steps.probabilities.isnan().any(dim=1)
         if is_bad.any():
             raise DataError(
@@ -185,11 +195,13 @@ class _Steps(NamedTuple):
     Attributes:
         examples: Which example each belongs to, from 0 without gaps, int64 ``(steps,)``.
         targets: Class of each, int64 ``(steps,)``.
+        decoded: Class that was decoded at each, int64 ``(steps,)``.
         probabilities: Of every class at each, ``(steps, classes)``.
     """
 
     examples: Tensor
     targets: Tensor
+    decoded: Tensor
     probabilities: Tensor
 
 
@@ -234,6 +246,7 @@ def _signature(classes: int, step_counts: Tensor) -> str:
         [
             f"classes:{classes}",
             f"steps:{fewest}" if fewest == most else f"steps:{fewest}-{most}",
+            "predicted:decoded",
             "top:ties=first",
             "f1:macro",
             "auroc:second" if classes == 2 else "auroc:macro,one-vs-rest",

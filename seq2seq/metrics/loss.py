@@ -43,7 +43,7 @@ class CorpusLoss(Metric):
         self.sums.append((mean.detach().float() * count).to(self.device))
 
     def compute(self) -> Tensor:
-        """Return the mean over all ranks, a scalar; not a number where there is no batch.
+        """Return the mean over all ranks, a scalar; not a number where there is no token.
 
         With several processes this is a collective call, and each rank needs a batch.
         """
@@ -54,4 +54,5 @@ class CorpusLoss(Metric):
         for (first, tokens), total in zip(batches, sums, strict=True):
             known.setdefault(first, (total, tokens))
         totals, counts = zip(*known.values(), strict=True)
-        return torch.tensor(sum(totals) / sum(counts), device=self.device)
+        mean = sum(totals) / sum(counts) if any(counts) else torch.nan
+        return torch.tensor(mean, device=self.device)

@@ -44,6 +44,7 @@ def load_embeddings(embedding: nn.Embedding, path: str | Path, pieces: Sequence[
         embedding: The layer to fill, row ``i`` for ``pieces[i]``.
         path: One vector per line, ``word value value ...``, as GloVe and word2vec write them; a
             first line of two numbers is a header. A word also fills the piece that begins a word.
+            A word may have spaces, as some of GloVe's, unless its last part is a number.
         pieces: The vocabulary.
 
     Returns:
@@ -59,7 +60,7 @@ def load_embeddings(embedding: nn.Embedding, path: str | Path, pieces: Sequence[
         # Bytes: a text file is decoded in blocks, which would not tell the line of an error.
         with Path(path).open("rb") as lines:
             for number, line in enumerate(lines, start=1):
-                word, *values = _split(line, f"{path}:{number}")
+                word, values = _split(line, embedding.embedding_dim, f"{path}:{number}")
                 if number == 1 and len(values) == 1:
                     continue
                 vector = _parse(values, embedding.embedding_dim, f"{path}:{number}")
@@ -71,14 +72,29 @@ def load_embeddings(embedding: nn.Embedding, path: str | Path, pieces: Sequence[
     return len(filled)
 
 
-def _split(line: bytes, place: str) -> list[str]:
+def _split(line: bytes, size: int, place: str) -> tuple[str, list[str]]:
+    """Return the word of a line, and the values after it."""
     try:
-        return line.decode("utf-8").rstrip().split(" ")
+        word, *values = line.decode("utf-8").rstrip().split(" ")
     except UnicodeDecodeError as error:
         raise DataError(
             f"{place}: not UTF-8 at byte {error.start + 1} of the line ({error.reason}). Convert "
             "the file to UTF-8, and give text: word2vec's binary format cannot be read."
         ) from error
+    spare = len(values) - size
+    # glove.840B.300d has ". . ." and "at name@domain.com". A vector that is too wide, on the other
+    # hand, has one more number before what would be its last values.
+    if spare > 0 and not _is_number(values[spare - 1]):
+        return " ".join([word, *values[:spare]]), values[spare:]
+    return word, values
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _parse(values: list[str], size: int, place: str) -> Tensor:

@@ -137,8 +137,7 @@ class RecurrentStack(nn.Module):
             if context is not None:
                 outputs = torch.cat([outputs, context.expand(-1, outputs.shape[1], -1)], dim=-1)
             run = self._with_dropped_weights(layer)
-            outputs, layer_state = self._run(run, outputs, self._part(state, number), lengths)
-            outputs = norm(outputs)
+            outputs, layer_state = self._run(run, norm, outputs, self._part(state, number), lengths)
             states.append(layer_state)
         return outputs, tuple(torch.cat(part) for part in zip(*states, strict=True))
 
@@ -162,6 +161,7 @@ class RecurrentStack(nn.Module):
     def _run(
         self,
         layer: Callable[..., Any],
+        norm: nn.Module,
         inputs: Tensor,
         state: RecurrentState | None,
         lengths: Tensor | None,
@@ -170,13 +170,16 @@ class RecurrentStack(nn.Module):
         initial = state[0] if state is not None and self.num_parts == 1 else state
         if lengths is None:
             outputs, final = layer(inputs, initial)
+            outputs = norm(outputs)
         else:
             packed = pack_padded_sequence(
                 inputs, lengths.cpu(), batch_first=True, enforce_sorted=False
             )
             packed_outputs, final = layer(packed, initial)
+            # Before padding, which a norm would turn into its bias.
+            normalised = packed_outputs._replace(data=norm(packed_outputs.data))
             outputs, _ = pad_packed_sequence(
-                packed_outputs, batch_first=True, total_length=inputs.shape[1]
+                normalised, batch_first=True, total_length=inputs.shape[1]
             )
         return outputs, (final,) if self.num_parts == 1 else final
 

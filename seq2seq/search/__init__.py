@@ -64,8 +64,8 @@ def search(
         options: How to search.
         bos_id: Id that the first step reads.
         eos_id: Id that ends an output.
-        max_lengths: Most tokens of each output, int64 ``(sentences,)``; less than 1 counts as 1,
-            and ``options.max_length`` holds besides.
+        max_lengths: Most tokens of each output, int64 ``(sentences,)``; raised to where an output
+            of ``options.min_length`` can end, and ``options.max_length`` holds besides.
         prefixes: Tokens that each output must begin with, whatever is banned; they count as its
             tokens, and a length limit cuts them too.
         indices: What tells the random numbers of sentences apart in sampling, at least 0, int64
@@ -84,7 +84,8 @@ def search(
     if max_lengths is None:
         limits = torch.full((sentences,), options.max_length, device=device)
     else:
-        limits = max_lengths.to(device).clamp(1, options.max_length)
+        # The step after ``min_length`` tokens is the first that may end an output.
+        limits = max_lengths.to(device).clamp(options.min_length + 1, options.max_length)
     request = Request(
         step,
         state,

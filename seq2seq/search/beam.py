@@ -129,7 +129,7 @@ class _BeamSearch(Generic[StateT]):
         """Take a step.
 
         Returns:
-            The best continuations, and whether the scores are not numbers, bool ``(sentences,)``.
+            The best continuations, and whether scores have no probabilities, bool ``(sentences,)``.
         """
         scores, attention, self.state = self.request.step(self.tokens, self.state)
         self.trellis.attend(attention)
@@ -144,7 +144,7 @@ class _BeamSearch(Generic[StateT]):
         rows = found.beams + _first_rows(self.totals)
         log_probs = scores[rows, found.tokens] - normaliser.gather(1, found.beams)
         ranking = Ranking(found.totals, rows, found.tokens, log_probs)
-        return ranking, normaliser.isnan().any(dim=1)
+        return ranking, ~normaliser.isfinite().all(dim=1)
 
     def _finish(self, ranking: Ranking, is_cut: Tensor, position: int) -> None:
         """Keep what ends here; of sentences at their limit, ``(sentences,)``, everything."""

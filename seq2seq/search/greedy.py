@@ -61,7 +61,7 @@ def follow(request: Request[StateT], choose: Choose) -> list[list[Hypothesis]]:
         totals = totals + log_probs
         is_done = (tokens == request.eos_id) | (limits <= position + 1)
         # The one wait for the device in a step.
-        done, bad = torch.stack([is_done, normaliser.isnan()]).cpu()
+        done, bad = torch.stack([is_done, ~normaliser.isfinite()]).cpu()
         check_finite(bad, position)
         ended, stay = partition(done, limits.device)
         if len(ended):

@@ -19,7 +19,8 @@ class SearchOptions:
         n_best: Outputs per input: the best of the beam, at most ``beam_size``; or how many to draw.
         max_length: Most tokens of an output, end of sequence not counted. What has as many is cut
             there, unfinished.
-        min_length: Fewest tokens of an output, end of sequence not counted.
+        min_length: Fewest tokens of an output, end of sequence not counted. A task's own limit
+            gives way to it, ``max_length`` does not.
         length_penalty: Exponent ``a`` of the length penalty: 0 ranks by the sum of the token
             log-probabilities, which favours short outputs; more favours longer ones.
         length_penalty_type: What the sum is divided by, for a length ``L`` with the end of

@@ -17,7 +17,10 @@ BLOCK = 2**18
 
 
 def log_normaliser(scores: Tensor) -> Tensor:
-    """Return what to subtract from scores ``(rows, vocab)`` for log-probabilities, ``(rows,)``."""
+    """Return what to subtract from scores ``(rows, vocab)`` for log-probabilities, ``(rows,)``.
+
+    Infinite or NaN, which of them depends on the device, where the scores have no probabilities.
+    """
     if scores.is_cuda:
         return scores.logsumexp(dim=-1)
     # The most probable token has probability 1 / sum(exp(score - highest)). The softmax is fused on
@@ -33,7 +36,7 @@ def check_finite(is_bad: Tensor, position: int) -> None:
     """Refuse a step whose scores have no probabilities.
 
     Args:
-        is_bad: True where a normaliser is not a number, bool, on the CPU.
+        is_bad: True where a normaliser is not finite, bool, on the CPU.
         position: Number of the step, from 0.
 
     Raises:

@@ -3,13 +3,13 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol, cast
 
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from seq2seq.batches import Batch, Memory, Prediction
+from seq2seq.batches import NOTHING, Batch, Memory, Prediction
 from seq2seq.decoders.base import DecoderOutput, DecodingState, ViewStates, average_scores
 from seq2seq.decoders.forcing import decode_target
 from seq2seq.decoders.recurrent import RecurrentDecoder
@@ -35,12 +35,19 @@ NOT_SAVED = (
 command line, and these are the user's to choose anew in every run."""
 
 
+class CorpusMetric(Protocol):
+    """Collects what is decoded of a corpus, in any way."""
+
+    def reset(self) -> None:
+        """Forget all of it."""
+
+
 class SequenceTask(LearningTask):
     """An encoder, a decoder, and how they learn and are used.
 
     A subclass builds ``encoder`` and ``decoder`` from flat hyperparameters, so that a checkpoint
     rebuilds it without the YAML file, and says how raw inputs become a batch and hypotheses a
-    prediction.
+    prediction. What it evaluates it collects in ``metric``, a ``CorpusMetric``.
 
     Args:
         label_smoothing: Share of the target probability spread over the whole vocabulary.
@@ -95,6 +102,12 @@ class SequenceTask(LearningTask):
     @abstractmethod
     def compute_metrics(self) -> dict[str, float]:
         """Return the metrics of all that was added, forget it, and set ``signatures``."""
+
+    def reset_metrics(self) -> None:
+        """Forget all that was added to the metrics, and the loss."""
+        self._evaluation_loss.reset()
+        # Declared here, `metric` would have this type in subclasses, too, which need their own.
+        cast(CorpusMetric, self.metric).reset()
 
     def max_lengths(self, batch: Batch) -> Tensor | None:  # noqa: ARG002  # for subclasses
         """Return how long each output may get, int64 ``(batch,)``; None without a limit."""
@@ -194,16 +207,15 @@ class SequenceTask(LearningTask):
         return self._evaluate(batch, self.decoding)
 
     def predict_step(self, batch: Batch, _batch_number: int) -> list[list[Prediction]]:
-        """Decode a batch; the best ``n_best`` predictions per row."""
-        return self.predict_batch(batch, self.decoding)
+        """Decode a batch; the best ``n_best`` predictions per row.
 
-    def on_validation_epoch_end(self) -> None:
-        """Log the metrics of the whole validation set."""
-        self._log_metrics("val")
-
-    def on_test_epoch_end(self) -> None:
-        """Log the metrics of the whole test set."""
-        self._log_metrics("test")
+        An input that could not be used has one prediction, which says why as its ``error``.
+        """
+        predictions = self.predict_batch(batch, self.decoding)
+        for row, problem in enumerate(batch.problems):
+            if problem is not None:
+                predictions[row] = [NOTHING._replace(error=problem)]
+        return predictions
 
     def _evaluate(self, batch: Batch, options: SearchOptions) -> list[Prediction]:
         loss = self.compute_loss(batch)
@@ -216,8 +228,7 @@ class SequenceTask(LearningTask):
     def _log_metrics(self, stage: str) -> None:
         self.log(f"{stage}/loss", self._evaluation_loss.compute())
         self._evaluation_loss.reset()
-        for name, value in self.compute_metrics().items():
-            self.log(f"{stage}/{name}", value, prog_bar=f"{stage}/{name}" == self.monitor)
+        super()._log_metrics(stage)
 
     # Decoding.
 

@@ -29,7 +29,12 @@ from seq2seq.tasks.grid_network import (
     GridNetworkTask,
     fine_tuning_problems,
 )
-from seq2seq.tasks.options import Optimization, TeacherForcing, range_problems
+from seq2seq.tasks.options import (
+    Optimization,
+    TeacherForcing,
+    range_problems,
+    statistics_problems,
+)
 from seq2seq.tasks.self_critical import CaptionReward, SelfCritical, SelfCriticalTask
 
 
@@ -159,9 +164,7 @@ class Captioner(GridNetworkTask, SelfCriticalTask):
         if attention_penalty and attention == "none":
             problems.append("attention_penalty needs an attention. Set it to 0.")
         problems += fine_tuning_problems(fine_tune_start, fine_tune_learning_rate)
-        for option, values in (("image_mean", image_mean), ("image_std", image_std)):
-            if values is not None and len(values) != 3:
-                problems.append(f"{option} has {len(values)} values; give one for each channel.")
+        problems += statistics_problems({"image_mean": image_mean, "image_std": image_std}, 3)
         try:
             geometry = PictureGeometry(image_size, cast(Resize, image_resize), image_crop_share)
         except ConfigError as error:

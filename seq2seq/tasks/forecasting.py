@@ -14,7 +14,7 @@ from seq2seq.metrics.forecasts import ForecastMetrics
 from seq2seq.metrics.naive import seasonal_naive
 from seq2seq.nn.recurrent import Cell
 from seq2seq.series import SeriesScaling
-from seq2seq.tasks.forecasting_options import option_problems
+from seq2seq.tasks.forecasting_options import check_precision, option_problems
 from seq2seq.tasks.learning import LearningTask
 from seq2seq.tasks.options import Optimization, TeacherForcing
 
@@ -115,8 +115,9 @@ class Forecaster(LearningTask):
         """Take over the scaling and the names of the channels.
 
         Raises:
-            ConfigError: If the data have another number of channels.
+            ConfigError: If the data have another number of channels, or the trainer rounds them.
         """
+        check_precision(self.trainer)
         super().setup(stage)
         data = getattr(self.trainer, "datamodule", None)
         scaling: SeriesScaling | None = getattr(data, "scaling", None)
@@ -230,14 +231,6 @@ class Forecaster(LearningTask):
         """Add a batch to the metrics."""
         self._evaluate(batch)
 
-    def on_validation_epoch_end(self) -> None:
-        """Log the metrics of the whole validation set."""
-        self._log_metrics("val")
-
-    def on_test_epoch_end(self) -> None:
-        """Log the metrics of the whole test set."""
-        self._log_metrics("test")
-
     def _evaluate(self, batch: SeriesBatch) -> None:
         start = batch.warm_up
         values = self._standardize(batch.values)
@@ -252,9 +245,13 @@ class Forecaster(LearningTask):
         one_step_values, free_values = map(self._restore, (one_step.values, free.values))
         self._metrics.update(batch, one_step_values, free_values, naive)
 
-    def _log_metrics(self, stage: str) -> None:
-        for name, value in self._metrics.compute().items():
-            self.log(f"{stage}/{name}", value, prog_bar=f"{stage}/{name}" == self.monitor)
+    def compute_metrics(self) -> dict[str, Tensor]:
+        """Return the errors of all windows, and forget them."""
+        return self._metrics.compute()
+
+    def reset_metrics(self) -> None:
+        """Forget all errors."""
+        self._metrics.reset()
 
     # Forecasting.
 

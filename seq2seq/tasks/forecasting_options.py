@@ -2,7 +2,11 @@
 
 from typing import get_args
 
+import lightning.pytorch as pl
+import torch
+
 from seq2seq.decoders.series import Head
+from seq2seq.errors import ConfigError
 from seq2seq.nn.recurrent import Cell
 from seq2seq.tasks.options import Optimization, TeacherForcing, range_problems
 
@@ -48,3 +52,19 @@ def option_problems(
             "--model.optimization.optimizer."
         )
     return problems
+
+
+def check_precision(trainer: pl.Trainer) -> None:
+    """Refuse a trainer that rounds series and their scaling to half precision.
+
+    Raises:
+        ConfigError: If it does.
+    """
+    # What becomes of batches becomes of the forecaster's buffers, too.
+    dtype = trainer.precision_plugin.convert_input(torch.zeros(1)).dtype
+    if torch.finfo(dtype).bits < 32:
+        raise ConfigError(
+            f"--trainer.precision is {trainer.precision}, which rounds series and their scaling to "
+            "two or three digits: no error would be true. Set --trainer.precision bf16-mixed, "
+            "which rounds inside the network only."
+        )

@@ -3,6 +3,7 @@
 import logging
 from abc import abstractmethod
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from seq2seq.feature_cache import (
     feature_settings,
     write_features,
 )
+from seq2seq.first_process import do_once
 from seq2seq.optim import ParameterGroup
 from seq2seq.tasks.base import SequenceTask
 
@@ -99,11 +101,9 @@ class GridNetworkTask(SequenceTask):
         assert network is not None
         settings = feature_settings(network, self.input_settings(), pictures)
         folder = feature_folder(cache, settings)
-        if self.trainer.is_global_zero:
-            was_training = network.training
-            write_features(folder, network.eval(), pictures, settings, self.device)
-            network.train(was_training)
-        self.trainer.strategy.barrier()
+        was_training = network.training
+        do_once(partial(write_features, folder, network.eval(), pictures, settings, self.device))
+        network.train(was_training)
         return FeatureArray(folder, settings)
 
     @property

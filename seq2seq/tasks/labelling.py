@@ -181,11 +181,13 @@ class LabelTask(SequenceTask):
         )
 
     def update_metrics(self, batch: Batch, predictions: list[Prediction]) -> None:
-        """Add the probabilities of a batch to the corpus."""
+        """Add the labels that were decoded for a batch, and their probabilities, to the corpus."""
         assert batch.target is not None
+        decoded = self.tokenizers["target"].encode_batch([each.text for each in predictions])
+        classes = torch.tensor(decoded, device=self.device) - FIRST_LABEL_ID
         found = [each.probabilities for each in predictions if each.probabilities is not None]
         probabilities = torch.stack(found).to(self.device)
-        self.metric.update(batch.indices, probabilities, batch.target - FIRST_LABEL_ID)
+        self.metric.update(batch.indices, classes, probabilities, batch.target - FIRST_LABEL_ID)
 
     def compute_metrics(self) -> dict[str, float]:
         """Return accuracy, top-5, F1, AUROC, calibration error, and keep the confusion matrix."""

@@ -1,6 +1,8 @@
 """How every task learns: its optimiser, and where its random choices come from."""
 
 import os
+from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -48,6 +50,14 @@ class LearningTask(PortableTask):
         self.optimization = optimization
         self.teacher_forcing = teacher_forcing
         self.signatures: dict[str, str] = {}
+
+    @abstractmethod
+    def compute_metrics(self) -> Mapping[str, float | Tensor]:
+        """Return the metrics of all that an evaluation added, by name, and forget it."""
+
+    @abstractmethod
+    def reset_metrics(self) -> None:
+        """Forget all that was added to the metrics."""
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Return the parameters that learn at a rate of their own."""
@@ -102,6 +112,30 @@ class LearningTask(PortableTask):
         key = seed * 1_000_003 + self.global_step
         key = (key * 1_000_003 + batch_number) * 8191 + self.global_rank
         return key % 2**63
+
+    # Evaluation. One that breaks off leaves its part in the metrics, which is none of the next.
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin the metrics anew."""
+        self.reset_metrics()
+
+    def on_test_epoch_start(self) -> None:
+        """Begin the metrics anew."""
+        self.reset_metrics()
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the metrics of the whole validation set."""
+        self._log_metrics("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the metrics of the whole test set."""
+        self._log_metrics("test")
+
+    def _log_metrics(self, stage: str) -> None:
+        for name, value in self.compute_metrics().items():
+            self.log(f"{stage}/{name}", value, prog_bar=f"{stage}/{name}" == self.monitor)
+
+    # The optimiser.
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Load what a new training starts from; return the optimiser and its schedules.

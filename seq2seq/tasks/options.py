@@ -1,6 +1,8 @@
 """Options of training, grouped; none of them is needed to use a checkpoint, so none is saved."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isfinite
 
 from seq2seq.decoders.forcing import ForcingMethod, ForcingSchedule
 from seq2seq.errors import ConfigError, raise_together
@@ -140,3 +142,26 @@ def range_problems(counts: dict[str, int], shares: dict[str, float]) -> list[str
             if not 0 <= value < 1
         ),
     ]
+
+
+def statistics_problems(statistics: Mapping[str, list[float] | None], channels: int) -> list[str]:
+    """Return what is wrong with means and standard deviations of pictures, one sentence each.
+
+    Args:
+        statistics: Of options that have a value for each channel, the name and the values; a name
+            that ends in ``std`` is that of deviations.
+        channels: Channels of the pictures.
+    """
+    problems = []
+    for option, values in statistics.items():
+        if values is None:
+            continue
+        if len(values) != channels:
+            problems.append(
+                f"--model.{option} has {len(values)} values; give one for each channel."
+            )
+        is_deviation = option.endswith("std")
+        if not all(isfinite(value) and (value > 0 or not is_deviation) for value in values):
+            limits = "finite and above 0" if is_deviation else "finite"
+            problems.append(f"--model.{option} is {values}; its values must be {limits}.")
+    return problems

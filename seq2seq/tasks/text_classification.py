@@ -32,7 +32,7 @@ class TextClassifier(TextSourceTask, LabelTask):
         encoder_layers: Recurrent layers of the encoder.
         cell: ``rnn`` (tanh), ``gru`` or ``lstm``.
         bidirectional: Read the text in both directions.
-        pooling: What the encoder's outputs become to be one vector: the ``last`` state of each
+        pooling: What the encoder's outputs become to be one vector: the ``last`` output of each
             direction, or their ``mean``, ``max`` or ``attention``-weighted mean.
         decoder_layers: Recurrent layers of the decoder.
         decoder_size: Width of the decoder's state.

@@ -1,5 +1,6 @@
 """Translation: a text encoder in front of the shared decoder."""
 
+import logging
 from typing import ClassVar, Literal, cast, get_args
 
 from torch import Tensor, nn
@@ -17,6 +18,8 @@ from seq2seq.sequences import EOS_ID
 from seq2seq.tasks.base import NOT_SAVED
 from seq2seq.tasks.options import Optimization, TeacherForcing, range_problems
 from seq2seq.tasks.text_source import TextSourceTask
+
+_log = logging.getLogger(__name__)
 
 TiedWeights = Literal["none", "output", "all"]
 
@@ -51,6 +54,8 @@ class Translator(TextSourceTask):
         teacher_forcing: How often the decoder reads the target while it learns.
         decoding: Search in testing and prediction.
         validation_beam_size: Beam size in validation; 1 is greedy search.
+        max_source_length: In prediction, most tokens of a line that are read, the end of the
+            sentence included; null for all. Training takes it from the data module.
 
     Raises:
         ConfigError: If options do not fit together; all problems at once.
@@ -84,6 +89,7 @@ class Translator(TextSourceTask):
         teacher_forcing: TeacherForcing = TeacherForcing(),  # noqa: B008
         decoding: SearchOptions = SearchOptions(),  # noqa: B008
         validation_beam_size: int = 1,
+        max_source_length: int | None = None,
     ) -> None:
         # Plain strings, checked here: a type would let the command line report only the first.
         problems = option_problems(
@@ -106,6 +112,8 @@ class Translator(TextSourceTask):
         )
         if not max_length_ratio >= 0:
             problems.append(f"max_length_ratio={max_length_ratio} must not be negative.")
+        if max_source_length is not None and max_source_length < 1:
+            problems.append(f"max_source_length={max_source_length} must be at least 1.")
         if tied_weights not in get_args(TiedWeights):
             choices = ", ".join(get_args(TiedWeights))
             problems.append(f"tied_weights is {tied_weights!r}; choose one of {choices}.")
@@ -135,6 +143,7 @@ class Translator(TextSourceTask):
         self.save_hyperparameters(ignore=[*NOT_SAVED, "source_embeddings", "target_embeddings"])
         self.vocab_sizes = {"source": source_vocab_size or vocab_size, "target": vocab_size}
         self.max_length_ratio = max_length_ratio
+        self.max_source_length = max_source_length
         self.pretrained = {"source": source_embeddings, "target": target_embeddings}
         target_embedding = TokenEmbedding(vocab_size, embedding_size, word_dropout)
         source_embedding = (
@@ -181,6 +190,32 @@ class Translator(TextSourceTask):
     def expected_vocab_sizes(self) -> dict[str, int]:
         """Return the sizes of the source and the target vocabulary."""
         return self.vocab_sizes
+
+    def setup(self, stage: str) -> None:
+        """Take over the tokenizers, and before training how long lines are cut.
+
+        Raises:
+            ConfigError: If a tokenizer has another size than the model.
+            DataError: If pretrained embeddings cannot be read, or fit none of the vocabulary.
+        """
+        super().setup(stage)
+        data = getattr(self.trainer, "datamodule", None)
+        limits = getattr(data, "limits", None)
+        if limits is not None and stage == "fit":
+            # Of evaluation too, whatever training does with longer lines.
+            limit = limits["train"].max_source_length
+            self.max_source_length = self.hparams["max_source_length"] = limit
+
+    def encode_source(self, text: str) -> list[int]:
+        """Return the ids of the part of a line that is read, without the end of sequence."""
+        ids = super().encode_source(text)
+        limit = self.max_source_length
+        if limit is None or len(ids) < limit:
+            return ids
+        _log.warning(
+            "Of a line of %d tokens the first %d are read: %.60s", len(ids), limit - 1, text
+        )
+        return ids[: limit - 1]
 
     def present(self, batch: Batch, row: int, hypothesis: Hypothesis) -> Prediction:
         """Turn ids into text; an empty source gives an empty one."""

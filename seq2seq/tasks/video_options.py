@@ -7,6 +7,7 @@ from seq2seq.encoders.backbones import backbone_names
 from seq2seq.encoders.frames import OWN_NETWORKS
 from seq2seq.encoders.video import Positions, Recurrence
 from seq2seq.nn.conv_recurrent import FrameNorm
+from seq2seq.tasks.options import statistics_problems
 
 
 def recurrence_problems(recurrence: str, norm: str, positions: str, attention: str) -> list[str]:
@@ -58,11 +59,7 @@ def frame_problems(
         )
     elif channels == 1 and network not in OWN_NETWORKS:
         problems.append(f"{network} sees colours: set --model.image_channels to 3.")
-    for option, values in statistics.items():
-        if values is not None and len(values) != channels:
-            problems.append(
-                f"--model.{option} has {len(values)} values; give one for each channel."
-            )
+    problems += statistics_problems(statistics, channels)
     if sees_differences and network not in OWN_NETWORKS:
         problems.append(
             f"--model.frame_differences is for frame_network none or small: {network} was made for "

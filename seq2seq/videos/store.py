@@ -304,6 +304,7 @@ def _read_file(
                     spans[place] = span_of(video, part)
                 except DataError as error:
                     problems[place] = _reason(error, path)
+            reader.tell_cut(video)
     except DataError as error:
         return _ReadFile(to, [], {}, dict.fromkeys(parts, _reason(error, path)))
     return _ReadFile(to, times, spans, problems)

@@ -38,18 +38,28 @@ def test_extra_padding_and_batch_mates_change_nothing(cell, bidirectional, pooli
         assert memory.mask[row].tolist() == [place < len(tokens) for place in range(6)]
 
 
-def test_the_summary_is_the_last_state_of_each_direction():
-    model = encoder(num_layers=2, bidirectional=True)
-    memory = model(text(ROWS))
+@pytest.mark.parametrize("cell", get_args(Cell))
+@pytest.mark.parametrize("layer_norm", [False, True])
+def test_the_summary_is_the_last_output_of_each_direction(cell, layer_norm):
+    model = encoder(cell=cell, num_layers=2, bidirectional=True, layer_norm=layer_norm)
+    memory = model(text(ROWS, width=6))
     for row, tokens in enumerate(ROWS):
         forward, backward = memory.summary[row].split(HIDDEN)
         torch.testing.assert_close(forward, memory.values[row, len(tokens) - 1, :HIDDEN])
         torch.testing.assert_close(backward, memory.values[row, 0, HIDDEN:])
 
 
+@pytest.mark.parametrize("cell", get_args(Cell))
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_without_a_norm_the_summary_is_the_top_layers_last_state(cell, bidirectional):
+    model, inputs = encoder(cell=cell, num_layers=2, bidirectional=bidirectional), text(ROWS)
+    _, (hidden, *_) = model.recurrent(model.embedding(inputs.tokens), lengths=inputs.lengths)
+    top = hidden[-model.recurrent.directions :]
+    assert torch.equal(model(inputs).summary, torch.cat(list(top), dim=-1))
+
+
 @pytest.mark.parametrize(("pooling", "pool"), [("mean", torch.mean), ("max", torch.amax)])
 def test_the_summary_is_the_mean_or_the_maximum_of_the_real_positions(pooling, pool):
-    # Outputs of a layer norm are not zero on padding.
     memory = encoder(pooling=pooling, layer_norm=True)(text(ROWS, width=6))
     for row, tokens in enumerate(ROWS):
         expected = pool(memory.values[row, : len(tokens)], dim=0)
@@ -85,6 +95,9 @@ def test_dropout_on_the_summary_is_for_training_alone_and_spares_the_values():
 @pytest.mark.parametrize("pooling", get_args(PoolingKind))
 def test_every_parameter_gets_a_gradient(pooling):
     model = encoder(num_layers=2, layer_norm=True, pooling=pooling)
-    memory = model(text(ROWS))
-    (memory.values.square().sum() + memory.summary.square().sum()).backward()
-    assert all(parameter.grad.abs().sum() > 0 for parameter in model.parameters())
+    # The summary is all that a decoder without attention reads.
+    weights = torch.randn(model.memory_size, dtype=torch.double)
+    (model(text(ROWS)).summary @ weights).sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name

@@ -13,6 +13,7 @@ from torchmetrics.functional.classification import (
     multiclass_accuracy,
     multiclass_auroc,
     multiclass_calibration_error,
+    multiclass_f1_score,
 )
 
 from seq2seq.errors import DataError
@@ -28,6 +29,10 @@ PROBABILITIES = torch.randn(12, 3, CLASSES, generator=_generator).mul(2).softmax
 TARGETS = torch.randint(0, CLASSES - 1, (12, 3), generator=_generator)
 _is_easy = torch.rand(12, 3, 1, generator=_generator) < 0.6
 PROBABILITIES = PROBABILITIES.lerp(torch.eye(CLASSES)[TARGETS], 0.5 * _is_easy)
+# What a search decoded: now and then another class than the most probable one.
+DECODED = PROBABILITIES.argmax(dim=-1)
+_is_other = torch.rand(12, 3, generator=_generator) < 0.3
+DECODED = torch.where(_is_other, PROBABILITIES.topk(2).indices[..., 1], DECODED)
 TARGETS[[1, 5, 6], 2] = -1
 TARGETS[5, 1] = -1
 
@@ -35,7 +40,7 @@ TARGETS[5, 1] = -1
 def add(metric: ClassificationMetric, order: list[int], batch_size: int = 5) -> None:
     for start in range(0, len(order), batch_size):
         batch = order[start : start + batch_size]
-        metric.update(torch.tensor(batch), PROBABILITIES[batch], TARGETS[batch])
+        metric.update(torch.tensor(batch), DECODED[batch], PROBABILITIES[batch], TARGETS[batch])
 
 
 def score(order: list[int], batch_size: int = 5) -> ClassScores:
@@ -45,11 +50,16 @@ def score(order: list[int], batch_size: int = 5) -> ClassScores:
     return scores
 
 
-def score_rows(rows: list[list[float]], targets: list[int]) -> ClassScores:
-    """Score examples of one step."""
+def score_rows(
+    rows: list[list[float]], targets: list[int], decoded: list[int] | None = None
+) -> ClassScores:
+    """Score examples of one step; unless it is said, the most probable class was decoded."""
     probabilities = torch.tensor(rows).unsqueeze(1)
+    classes = probabilities.argmax(dim=2) if decoded is None else torch.tensor(decoded)[:, None]
     metric = ClassificationMetric(probabilities.shape[-1])
-    metric.update(torch.arange(len(rows)), probabilities, torch.tensor(targets).unsqueeze(1))
+    metric.update(
+        torch.arange(len(rows)), classes, probabilities, torch.tensor(targets).unsqueeze(1)
+    )
     scores: ClassScores = metric.compute()
     return scores
 
@@ -91,13 +101,27 @@ def test_the_rows_of_the_confusion_are_the_truth() -> None:
 
 def test_all_steps_of_an_example_have_to_be_right() -> None:
     metric = ClassificationMetric(3)
-    given = torch.eye(3)[torch.tensor([[0, 1], [2, 2], [1, 0]])]
-    metric.update(torch.tensor([4, 9, 6]), given, torch.tensor([[0, 1], [2, 1], [1, -1]]))
+    decoded = torch.tensor([[0, 1], [2, 2], [1, 0]])
+    targets = torch.tensor([[0, 1], [2, 1], [1, -1]])
+    metric.update(torch.tensor([4, 9, 6]), decoded, torch.eye(3)[decoded], targets)
     scores = metric.compute()
     assert scores.accuracy == pytest.approx(2 / 3)
     assert scores.step_accuracy == pytest.approx(4 / 5)
     assert scores.examples == 3
     assert int(scores.confusion.sum()) == 5
+
+
+def test_what_was_decoded_is_right_or_wrong_and_not_what_is_most_probable() -> None:
+    rows, targets = [[0.5, 0.4, 0.1], [0.2, 0.5, 0.3], [0.1, 0.2, 0.7]], [1, 1, 2]
+    scores, plain = score_rows(rows, targets, [1, 2, 2]), score_rows(rows, targets)
+    assert scores.accuracy == scores.step_accuracy == pytest.approx(2 / 3)
+    assert scores.confusion.tolist() == [[0] * 3, [0, 1, 1], [0, 0, 1]]
+    assert scores.per_class[1:].tolist() == [0.5, 1]
+    assert scores.mean_class_accuracy == 0.75
+    assert scores.macro_f1 == pytest.approx(2 / 3)
+    assert plain.confusion.tolist() == [[0] * 3, [1, 1, 0], [0, 0, 1]]
+    of_probabilities = ("top_5", "auroc", "calibration_error")
+    assert all(getattr(scores, name) == getattr(plain, name) for name in of_probabilities)
 
 
 @pytest.mark.parametrize(("target", "first", "top"), [(0, 1, 1), (1, 0, 1), (4, 0, 1), (5, 0, 0)])
@@ -116,7 +140,10 @@ def test_shares_and_areas_are_those_of_torchmetrics() -> None:
     scores, real = score(WHOLE), TARGETS >= 0
     given, targets = PROBABILITIES[real], TARGETS[real]
     assert scores.step_accuracy == pytest.approx(
-        float(multiclass_accuracy(given, targets, CLASSES, average="micro"))
+        float(multiclass_accuracy(DECODED[real], targets, CLASSES, average="micro"))
+    )
+    assert scores.macro_f1 == pytest.approx(
+        float(multiclass_f1_score(DECODED[real], targets, CLASSES, average="macro"))
     )
     assert scores.top_5 == pytest.approx(
         float(multiclass_accuracy(given, targets, CLASSES, average="micro", top_k=5))
@@ -153,15 +180,19 @@ def test_a_probability_that_rounding_lifted_above_one_is_one() -> None:
 
 def test_half_precision_is_scored() -> None:
     metric = ClassificationMetric(CLASSES)
-    metric.update(torch.tensor(WHOLE), PROBABILITIES.bfloat16(), TARGETS)
-    assert metric.compute().step_accuracy == pytest.approx(score(WHOLE).step_accuracy, abs=0.05)
+    metric.update(torch.tensor(WHOLE), DECODED, PROBABILITIES.bfloat16(), TARGETS)
+    half, whole = metric.compute(), score(WHOLE)
+    assert half.step_accuracy == whole.step_accuracy
+    assert half.auroc == pytest.approx(whole.auroc, abs=0.05)
 
 
 def test_the_signature_tells_what_was_scored() -> None:
-    expected = "classes:7|steps:1-3|top:ties=first|f1:macro|auroc:macro,one-vs-rest|ece:bins=15,"
-    assert score(WHOLE).signature.startswith(expected)
+    expected = "classes:7|steps:1-3|predicted:decoded|top:ties=first|f1:macro|auroc:macro,one-vs-"
+    assert score(WHOLE).signature.startswith(f"{expected}rest|ece:bins=15,")
     one = score_rows(certain([0, 1], 2), [0, 1]).signature
-    assert one.startswith("classes:2|steps:1|top:ties=first|f1:macro|auroc:second|")
+    assert one.startswith(
+        "classes:2|steps:1|predicted:decoded|top:ties=first|f1:macro|auroc:second|"
+    )
     assert "|version:" in one
 
 
@@ -176,21 +207,23 @@ def test_padded_steps_change_nothing() -> None:
     for index in WHOLE[4:]:
         steps = int((TARGETS[index] >= 0).sum())
         row = slice(index, index + 1)
-        metric.update(torch.tensor([index]), PROBABILITIES[row, :steps], TARGETS[row, :steps])
+        given = (part[row, :steps] for part in (DECODED, PROBABILITIES, TARGETS))
+        metric.update(torch.tensor([index]), *given)
     assert are_equal(metric.compute(), score(WHOLE))
 
 
 def test_of_a_repeated_example_the_first_counts() -> None:
     metric = ClassificationMetric(CLASSES)
     add(metric, [*WHOLE, 2, 0, 7])
-    metric.update(torch.tensor([5, 0]), PROBABILITIES[:2], TARGETS[[5, 0]])
+    metric.update(torch.tensor([5, 0]), DECODED[[2, 3]], PROBABILITIES[:2], TARGETS[[5, 0]])
     assert are_equal(metric.compute(), score(WHOLE))
 
 
 def test_within_a_batch_too_the_first_counts() -> None:
     metric = ClassificationMetric(2)
     rows = torch.tensor([[[0.9, 0.1]], [[0.2, 0.8]], [[0.3, 0.7]]])
-    metric.update(torch.tensor([5, 5, 3]), rows, torch.tensor([[0], [0], [1]]))
+    indices, targets = torch.tensor([5, 5, 3]), torch.tensor([[0], [0], [1]])
+    metric.update(indices, rows.argmax(dim=2), rows, targets)
     scores = metric.compute()
     assert (scores.examples, scores.accuracy) == (2, 1)
 
@@ -216,15 +249,16 @@ def test_an_empty_corpus_is_an_error_that_names_the_limits() -> None:
     metric = ClassificationMetric(CLASSES)
     with pytest.raises(DataError, match=r"no label to score.*--trainer\.limit_val_batches"):
         metric.compute()
-    metric.update(torch.arange(0), PROBABILITIES[:0], TARGETS[:0])
+    metric.update(torch.arange(0), DECODED[:0], PROBABILITIES[:0], TARGETS[:0])
     with pytest.raises(DataError, match=r"no label to score"):
         metric.compute()
 
 
 def test_an_example_without_label_is_named() -> None:
     metric = ClassificationMetric(CLASSES)
+    targets = torch.tensor([[1] * 3, [-1] * 3])
     with pytest.raises(DataError, match="Example 12 has no label"):
-        metric.update(torch.tensor([4, 12]), PROBABILITIES[:2], torch.tensor([[1] * 3, [-1] * 3]))
+        metric.update(torch.tensor([4, 12]), DECODED[:2], PROBABILITIES[:2], targets)
 
 
 def test_probabilities_of_a_diverged_model_are_an_error() -> None:
@@ -235,7 +269,8 @@ def test_probabilities_of_a_diverged_model_are_an_error() -> None:
 @pytest.mark.gpu
 def test_a_gpu_scores_what_the_processor_does() -> None:
     metric = ClassificationMetric(CLASSES).cuda()
-    metric.update(torch.tensor(WHOLE).cuda(), PROBABILITIES.cuda(), TARGETS.cuda())
+    parts = (torch.tensor(WHOLE), DECODED, PROBABILITIES, TARGETS)
+    metric.update(*(part.cuda() for part in parts))
     assert metric.keys[0].is_cuda
     assert are_equal(metric.compute(), score(WHOLE))
 
@@ -247,7 +282,7 @@ SHARES = [([0, 3, 2, 5, 11, 7, 9, 0], [4, 1, 0, 3, 6, 8, 10, 9]), ([], WHOLE), (
 def add_share(metric: ClassificationMetric, shares: tuple[list[int], list[int]], rank: int) -> None:
     add(metric, shares[rank])
     if rank == 1 and shares[0]:  # what a higher rank says of an example that a lower one has
-        metric.update(torch.tensor([5]), PROBABILITIES[:1], TARGETS[5:6])
+        metric.update(torch.tensor([5]), DECODED[2:3], PROBABILITIES[:1], TARGETS[5:6])
 
 
 @pytest.mark.filterwarnings(UNUSED)

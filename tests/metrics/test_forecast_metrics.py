@@ -57,3 +57,42 @@ def test_without_a_naive_forecast_there_is_no_metric_of_it_and_what_was_computed
     metrics, found = computed([[0, 1]], with_naive=False)
     assert not any("naive" in name for name in found)
     assert metrics.compute() == {}
+
+
+def test_what_was_added_can_be_forgotten():
+    values, is_known, (one_step, free, naive) = example()
+    batch = SeriesBatch(values, is_known, torch.arange(ROWS), WARM_UP)
+    metrics = ForecastMetrics()
+    metrics.update(batch, one_step + 9, free + 9, naive + 9)
+    metrics.reset()
+    assert metrics.compute() == {}
+    metrics.update(batch, one_step, free, naive)
+    assert metrics.compute() == computed([[0, 1, 2, 3, 4]])[1]
+
+
+def test_a_window_without_a_known_value_has_no_error():
+    values, is_known, (one_step, free, _) = example()
+    known = is_known.clone()
+    known[2:, WARM_UP:] = False
+    metrics = ForecastMetrics()
+    for rows in ([2, 3], [4, 1], [0]):
+        metrics.update(
+            SeriesBatch(values[rows], known[rows], torch.tensor(rows), WARM_UP),
+            one_step[rows],
+            free[rows],
+        )
+    found = metrics.compute()
+    torch.testing.assert_close(found, computed([[0, 1]], with_naive=False)[1])
+    metrics.update(SeriesBatch(values, known & False, torch.arange(ROWS), WARM_UP), one_step, free)
+    nothing = metrics.compute()
+    assert nothing.keys() == found.keys()
+    assert all(value.isnan() for value in nothing.values())
+
+
+def test_one_forecast_that_is_not_a_number_is_not_left_out():
+    values, is_known, (one_step, free, naive) = example()
+    free[3] = torch.nan
+    metrics = ForecastMetrics()
+    metrics.update(SeriesBatch(values, is_known, torch.arange(5), WARM_UP), one_step, free, naive)
+    is_nan = {name for name, value in metrics.compute().items() if value.isnan()}
+    assert is_nan == {"free_running_mse", "mae", "worst_free_running_mse"}

@@ -56,6 +56,12 @@ def test_without_a_batch_there_is_no_mean() -> None:
     assert CorpusLoss().compute().isnan()
 
 
+def test_without_a_token_there_is_no_mean() -> None:
+    nothing = Seen(0.0, 0, [7])
+    assert add(CorpusLoss(), nothing).compute().isnan()
+    assert add(CorpusLoss(), nothing, THIRD).compute() == 4
+
+
 def mean_of_shares(rank: int, folder: Path) -> None:
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2

@@ -41,6 +41,15 @@ def test_a_vector_fills_the_word_and_the_piece_that_begins_a_word(tmp_path):
     torch.testing.assert_close(embedding.weight[6], before[6])
 
 
+@pytest.mark.parametrize("word", [". . .", "at name@domain.com", "4 8 cats"])
+def test_spaces_in_a_word_do_not_matter(tmp_path, word):
+    embedding = TokenEmbedding(8, 2)
+    path = vectors(tmp_path, f"dog 1 2\n{word} 3 4\ncat 5 6\n")
+    assert load_embeddings(embedding, path, [*PIECES, word]) == 4
+    expected = torch.tensor([[5.0, 6.0], [5.0, 6.0], [1.0, 2.0], [3.0, 4.0]])
+    torch.testing.assert_close(embedding.weight[4:], expected)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -48,7 +57,16 @@ def test_a_vector_fills_the_word_and_the_piece_that_begins_a_word(tmp_path):
             "cat 1 2 3\n",
             r"vectors.txt:1: the vector has 3 values, the model expects 2.*embedding_size 3",
         ),
+        (
+            "the cat 1 2 3\n",
+            r"vectors.txt:1: the vector has 4 values, the model expects 2",
+        ),
+        (
+            "dog 1 2\ncat 1\n",
+            r"vectors.txt:2: the vector has 1 values, the model expects 2.*embedding_size 1",
+        ),
         ("dog 1 2\ncat 1 x\n", r"vectors.txt:2: not a vector of numbers"),
+        ("dog 1 2\nthe cat x 1\n", r"vectors.txt:2: not a vector of numbers"),
     ],
 )
 def test_a_wrong_vector_is_named(tmp_path, text, message):

@@ -55,8 +55,12 @@ def test_whole_sequence_equals_steps_that_carry_the_state(cell):
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_padding_and_batch_mates_change_nothing(cell, bidirectional):
-    recurrent = stack(cell, num_layers=2, bidirectional=bidirectional)
+@pytest.mark.parametrize("layer_norm", [False, True])
+def test_padding_and_batch_mates_change_nothing(cell, bidirectional, layer_norm):
+    recurrent = stack(cell, num_layers=2, bidirectional=bidirectional, layer_norm=layer_norm)
+    for name, parameter in recurrent.named_parameters():
+        if name.startswith("norms"):
+            nn.init.normal_(parameter)
     inputs, lengths = sequences(), torch.tensor([2, 5, 3])
     outputs, state = recurrent(inputs, lengths=lengths)
     for row, length in enumerate(lengths):

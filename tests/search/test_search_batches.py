@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from search_models import HistoryModel, random_model
 
-from seq2seq.search import Hypothesis, SearchError, SearchOptions
+from seq2seq.search import Hypothesis, SearchError, SearchOptions, beam, greedy
 from seq2seq.sequences import EOS_ID
 
 METHODS = {
@@ -120,6 +120,22 @@ def test_scores_that_are_not_numbers_are_refused(method: str) -> None:
 
     message = "at step 3, for . of 3 sentences" if method != "sample" else "at step 3, for . of 6"
     with pytest.raises(SearchError, match=message):
+        HistoryModel(broken).search(METHODS[method], range(3))
+
+
+@each_method
+@pytest.mark.parametrize("row", [[math.inf, *[0.0] * 7], [-math.inf] * 8])
+def test_scores_that_are_infinite_are_refused(method: str, row: list[float], monkeypatch) -> None:
+    # As on a GPU, where the normaliser of such scores is infinite and not NaN.
+    for module in (beam, greedy):
+        monkeypatch.setattr(module, "log_normaliser", lambda scores: scores.logsumexp(dim=-1))
+    scores = random_model(vocab=8, end=-1e4).scores
+
+    def broken(sentence: int, prefix: tuple[int, ...]) -> list[float]:
+        is_broken = sentence == 1 and len(prefix) == 2
+        return row if is_broken else list(scores(sentence, prefix))
+
+    with pytest.raises(SearchError, match=r"at step 3, for . of "):
         HistoryModel(broken).search(METHODS[method], range(3))
 
 

@@ -1,6 +1,7 @@
 """Bans, lengths, repetition and prefixes restrict the choice, never the log-probabilities."""
 
 import pytest
+import torch
 from search_models import HistoryModel, random_model
 
 from seq2seq.errors import ConfigError
@@ -48,6 +49,22 @@ def test_outputs_are_not_shorter_than_the_minimum(method: str) -> None:
     longer = outputs(model, SearchOptions(**METHODS[method], max_length=8, min_length=3))
     assert min(len(item.tokens) for item in plain) == 0
     assert min(len(item.tokens) for item in longer) == 3
+
+
+@each_method
+def test_a_limit_leaves_room_for_the_minimum_and_the_end(method: str) -> None:
+    model = random_model(vocab=9, end=9.0)
+    limits = torch.tensor([1, 3, 4, 6, 9])
+    options = SearchOptions(**METHODS[method], max_length=7, min_length=4)
+    found = model.search(options, range(5), max_lengths=limits)
+    for items, limit in zip(found, [5, 5, 5, 6, 7], strict=True):
+        assert (len(items[0].tokens), items[0].is_finished) == (4, True)
+        for item in items:
+            assert len(item.tokens) in (range(4, limit) if item.is_finished else [limit])
+    # Without that room the options' own limit cuts.
+    narrow = SearchOptions(**METHODS[method], max_length=4, min_length=4)
+    for item in outputs(model, narrow, max_lengths=limits):
+        assert (len(item.tokens), item.is_finished) == (4, False)
 
 
 @each_method

@@ -53,6 +53,18 @@ def test_any_precision_trains_and_a_checkpoint_goes_on_in_it(make_trainer, tmp_p
     assert torch.equal(loaded.forecast(values, horizon=HORIZON).values, expected.values)
 
 
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
+@pytest.mark.parametrize("action", ["fit", "validate", "test"])
+def test_series_are_not_rounded_to_half_precision(make_trainer, action, precision):
+    task, data = forecaster(1), waves(standardize=True)
+    expected = rf"precision is {precision}, .* scaling .* --trainer\.precision bf16-mixed"
+    with pytest.raises(ConfigError, match=expected):
+        getattr(make_trainer(precision=precision, max_steps=1), action)(task, data)
+    make_trainer(precision="bf16-mixed", max_steps=1).fit(task, data)
+    assert task.series_mean.dtype == torch.float64
+    assert torch.equal(task.series_mean, data.scaling.mean)
+
+
 def test_a_checkpoint_is_complete_and_plain(make_trainer, tmp_path):
     _, trainer = trained(make_trainer, waves(standardize=True))
     trainer.save_checkpoint(tmp_path / "a.ckpt")

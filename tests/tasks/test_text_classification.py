@@ -41,7 +41,8 @@ def probabilities(task, lines):
 @pytest.mark.parametrize(("cell", "pooling"), ALL)
 @pytest.mark.parametrize("attention", ["none", "additive"])
 def test_every_parameter_gets_a_gradient(cell, pooling, attention):
-    task = classifier(cell=cell, pooling=pooling, attention=attention, encoder_layers=2)
+    options = {"encoder_layers": 2, "layer_norm": True}
+    task = classifier(cell=cell, pooling=pooling, attention=attention, **options)
     task.compute_loss(ToyTexts().batch(PAIRS)).total.backward()
     for name, parameter in task.named_parameters():
         assert parameter.grad is not None, name

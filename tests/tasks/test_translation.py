@@ -53,6 +53,7 @@ def test_every_parameter_gets_a_gradient(cell, attention, feed):
         encoder_layers=2,
         bidirectional=attention != "dot",  # dot products need a memory as wide as the state
         tied_weights="none",
+        layer_norm=True,
     )
     task.compute_loss(text_batch()).total.backward()
     for name, parameter in task.named_parameters():
@@ -105,6 +106,7 @@ def test_all_problems_of_the_options_come_together():
             label_smoothing=-0.1,
             validation_beam_size=0,
             max_length_ratio=-1,
+            max_source_length=0,
             bleu_tokenize="klingon",
         )
     for problem in (
@@ -119,6 +121,7 @@ def test_all_problems_of_the_options_come_together():
         "label_smoothing=-0.1 must be",
         "validation_beam_size=0 must be at least 1",
         "max_length_ratio=-1 must not be negative",
+        "max_source_length=0 must be at least 1",
         "bleu_tokenize='klingon' is no tokenisation",
     ):
         assert problem in str(error.value)
@@ -276,6 +279,14 @@ def test_the_score_of_an_output_is_its_forced_score(trained, options):
 def test_an_output_is_no_longer_than_a_multiple_of_its_source():
     task = translator(max_length_ratio=1.5)
     assert task.max_lengths(text_batch()).tolist() == [6 + 10, 3 + 10, 5 + 10]
+
+
+@pytest.mark.parametrize("options", [{"beam_size": 1}, {}, {"method": "sample"}])
+def test_an_output_is_no_shorter_than_the_minimum_however_short_its_source(trained, options):
+    batch = trained.collate(["7", DATES[0]])
+    assert trained.max_lengths(batch).min() < 40
+    for [best] in trained.decode(batch, SearchOptions(min_length=40, **options)):
+        assert len(best.tokens) >= 40
 
 
 def test_a_prediction_has_a_row_of_attention_per_token_and_no_padding(trained):

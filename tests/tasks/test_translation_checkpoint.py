@@ -2,8 +2,10 @@ import logging
 
 import pytest
 import torch
+import toy_translation
 from lightning.pytorch.callbacks import Callback
 
+import seq2seq
 from seq2seq.errors import CheckpointError, DataError
 from seq2seq.search import SearchOptions
 from seq2seq.tasks.base import NOT_SAVED
@@ -42,6 +44,30 @@ def test_a_loaded_checkpoint_gives_the_same_outputs(trained, predictor):
         for prediction, loaded in zip(row, other, strict=True):
             assert loaded[:4] == prediction[:4]
             assert torch.equal(loaded.attention, prediction.attention)
+
+
+@pytest.mark.parametrize("on_too_long", ["drop", "truncate"])
+def test_a_long_line_is_cut_as_the_data_module_cuts_it(on_too_long, make_trainer, tmp_path):
+    root = toy_translation.write_splits(tmp_path / "corpus")
+    options = {"max_source_length": 17, "on_too_long": on_too_long, "predict": "test"}
+    data = toy_translation.module(root, **options)
+    trainer, path = make_trainer(max_steps=1, limit_val_batches=0), tmp_path / "cutting.ckpt"
+    trainer.fit(Translator(40, embedding_size=6, hidden_size=7), data)
+    trainer.save_checkpoint(path)
+    [expected] = data.predict_dataloader()
+    assert expected.inputs.lengths.max() == 17
+    found = seq2seq.load(path, "cpu").task.collate([pair.source for pair in data.pairs("test")])
+    for part, other in zip(found.inputs, expected.inputs, strict=True):
+        assert torch.equal(part, other)
+
+
+def test_a_checkpoint_from_before_there_was_a_limit_reads_whole_lines(checkpoint, tmp_path):
+    saved = torch.load(checkpoint, weights_only=True)
+    assert saved["hyper_parameters"].pop("max_source_length") == 256
+    torch.save(saved, tmp_path / "older.ckpt")
+    task, line = seq2seq.load(tmp_path / "older.ckpt", "cpu").task, DATES[0] * 60
+    assert task.collate([line]).inputs.lengths > 256
+    assert seq2seq.load(checkpoint, "cpu").task.collate([line]).inputs.lengths == 256
 
 
 class Start(Callback):

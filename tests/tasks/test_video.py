@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -96,16 +98,48 @@ def test_what_needs_the_whole_video_cannot_stream(options):
         classifier(**options).stream()
 
 
-def test_the_scores_of_an_evaluation_are_those_of_its_predictions():
-    task = classifier()
-    examples = batch()
-    predictions = task.validation_step(examples)
+@pytest.mark.parametrize(
+    ("label_steps", "decoding"),
+    [
+        (1, {"beam_size": 1}),
+        (1, {"beam_size": 1, "banned_tokens": [FIRST_LABEL_ID + 1]}),
+        (2, {"beam_size": 5}),
+    ],
+)
+def test_the_scores_of_an_evaluation_are_those_of_its_predictions(label_steps, decoding):
+    videos = 8
+    task = classifier(label_steps=label_steps, decoding=SearchOptions(**decoding))
+    torch.manual_seed(7)
+    for parameter in task.parameters():
+        torch.nn.init.normal_(parameter)  # so large that a beam corrects its first label
+    examples = batch(label_steps=label_steps, videos=videos)
+    found = [best for best, *_ in task.predict_batch(examples, task.decoding)]
+    is_usual = label_steps == 1 and "banned_tokens" not in decoding
+    assert is_usual == all(most_probable(each) == each.tokens for each in found)
+    # Two videos keep a label by chance; of the others, the truth is what is found.
+    texts = [text for [text] in examples.references[:2]] + [each.text for each in found[2:]]
+    target = torch.tensor(task.tokenizers["target"].encode_batch(texts))
+    predictions = task.test_step(examples._replace(target=target))
     scores = task.compute_metrics()
-    pairs = zip(predictions, examples.references, strict=True)
-    assert scores["accuracy"] == pytest.approx(sum(p.text == r for p, [r] in pairs) / VIDEOS)
-    assert task.confusion.sum() == VIDEOS
-    right = probabilities(task, examples).gather(2, (examples.target - FIRST_LABEL_ID)[..., None])
-    torch.testing.assert_close(task._evaluation_loss.compute(), -right.log().mean())
+    assert [each.text for each in predictions] == [each.text for each in found]
+    pairs = list(zip(predictions, texts, strict=True))
+    assert scores["accuracy"] == pytest.approx(sum(p.text == t for p, t in pairs) / videos)
+    steps = [pair for p, t in pairs for pair in zip(t.split(";"), p.tokens, strict=True)]
+    assert scores["step_accuracy"] == pytest.approx(sum(t == p for t, p in steps) / len(steps))
+    expected = [[steps.count((truth, other)) for other in NAMES] for truth in NAMES]
+    assert task.confusion.tolist() == expected
+    rights = [right_log_probs(task, examples.example(row), texts[row]) for row in range(videos)]
+    torch.testing.assert_close(task._evaluation_loss.compute(), -torch.tensor(rights).mean())
+
+
+def most_probable(prediction):
+    return [NAMES[number] for number in prediction.probabilities.argmax(dim=-1)]
+
+
+def right_log_probs(task, example, text):
+    [found] = task.predict_batch(example, SearchOptions(beam_size=25, n_best=25))
+    [right] = [each for each in found if each.text == text]
+    return right.token_log_probs
 
 
 def test_the_loss_of_equally_weighted_classes_is_that_of_balanced_ones():
@@ -202,3 +236,23 @@ def test_a_deviation_of_differences_needs_differences():
         classifier(difference_std=[0.05])
     with pytest.raises(ConfigError, match="difference_std has 2 values; give one for each channel"):
         classifier(frame_differences=True, difference_std=[0.05, 0.1])
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "problem"),
+    [
+        ("image_std", 0.0, r"is \[0\.0\]; its values must be finite and above 0"),
+        ("image_std", -0.2, r"is \[-0\.2\]; its values must be finite and above 0"),
+        ("image_std", math.nan, r"is \[nan\]; its values must be finite and above 0"),
+        ("difference_std", 0.0, r"is \[0\.0\]; its values must be finite and above 0"),
+        ("difference_std", math.inf, r"is \[inf\]; its values must be finite and above 0"),
+        ("image_mean", -math.inf, r"is \[-inf\]; its values must be finite\."),
+    ],
+)
+def test_frames_cannot_be_normalised_by_any_number(option, value, problem):
+    with pytest.raises(ConfigError, match=rf"--model\.{option} {problem}"):
+        classifier(frame_differences=True, **{option: [value]})
+
+
+def test_the_mean_of_frames_may_be_zero():
+    assert classifier(image_mean=[0.0]).hparams["image_mean"] == [0.0]
