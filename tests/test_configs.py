@@ -80,7 +80,7 @@ def data_options(name, folder):
         words = ["--data.minimum_count", "1", "--data.vocab_size", "11"]
         return [
             *(option for key, path in files.items() for option in (f"--data.{key}", str(path))),
-            *(words if "flickr8k" in name else ["--data.vocab_size", "14"]),
+            *(words if "flickr8k" in name else ["--data.vocab_size", "16"]),
             *("--data.batch_size", "3"),
             *("--model.backbone_weights", "null", "--model.init_from", "null"),
         ]

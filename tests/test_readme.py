@@ -113,8 +113,11 @@ def test_every_option_of_the_main_command_exists() -> None:
         for module in modules
         for name in inspect.signature(getattr(package, module)).parameters
     }
-    classifier = import_module("seq2seq.tasks.video").VideoClassifier
-    known |= {f"model.{name}" for name in inspect.signature(classifier).parameters}
+    tasks = (
+        import_module("seq2seq.tasks.video").VideoClassifier,
+        import_module("seq2seq.tasks.forecasting").Forecaster,
+    )
+    known |= {f"model.{name}" for task in tasks for name in inspect.signature(task).parameters}
     for command in ("fit", "test"):
         arguments = [sys.executable, "-m", "seq2seq", command, "--help"]
         shown = subprocess.run(arguments, capture_output=True, text=True, check=True, cwd=ROOT)

@@ -298,7 +298,7 @@ def test_every_file_is_checked(tmp_path):
 
     def problems(**options):
         found = read_all(module(source, **options).iter_readings())
-        return {os.path.relpath(name, tmp_path): problem for name, problem in found}
+        return {os.path.relpath(each.name, tmp_path): each.problem for each in found}
 
     found = problems(predict=str(tmp_path / "new.txt"))
     names = ["r/a/1.txt", "r/a/2.txt", "r/b/1.txt", "r/b/2.txt", "r (labels)", "new.txt"]
@@ -329,7 +329,7 @@ def test_labels_that_cannot_be_used_together_are_found_by_the_check(
         write_jsonl(tmp_path / f"{split}.jsonl", rows)
     data = module(tmp_path, **options)
     *files, last = read_all(data.iter_readings())
-    assert [problem for _, problem in files] == [None, None]
+    assert [finding.problem for finding in files] == [None, None]
     assert last.name == f"{tmp_path} (labels)"
     if message is None:
         assert last.problem is None

@@ -162,4 +162,4 @@ def test_the_check_of_the_files_writes_them_first(tmp_path):
     data = module(tmp_path / "new")
     found = read_all(data.iter_readings())
     assert len(found) == sum(data.counts.values())
-    assert all(problem is None for _, problem in found)
+    assert all(finding.problem is None for finding in found)

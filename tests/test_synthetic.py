@@ -133,4 +133,4 @@ def test_the_check_of_the_files_writes_them_first(tmp_path):
     data = module(tmp_path / "new")
     found = read_all(data.iter_readings())
     assert len(found) == 4  # the side that is to be predicted, too
-    assert all(problem is None for _, problem in found)
+    assert all(finding.problem is None for finding in found)
