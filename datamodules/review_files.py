@@ -195,10 +195,12 @@ def _class_files(path: Path, layout: Layout) -> list[ReviewFile]:
         classes = [folder for folder in _folders(root) if _is_class(folder.name, layout)]
         if not classes:
             listed = some_of(folder.name for folder in _folders(root)) or "none"
+            tables = some_of(file.name for file in sorted(root.iterdir()) if _kind_of(file))
             raise DataError(
                 f"{root}: has no class folders (its folders: {listed}). Put the reviews of each "
                 "class in a folder that has its name, or set --data.labels to what the classes are "
-                "called; or set --data.source to where they are."
+                "called; or set --data.source to where they are"
+                + (f", such as one of its files: {tables}." if tables else ".")
             )
         for folder in classes:
             texts = sorted(file for file in folder.iterdir() if file.name.endswith(TEXT_SUFFIXES))

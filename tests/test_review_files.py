@@ -80,6 +80,7 @@ def test_a_class_folder_without_reviews_is_an_error(tmp_path):
     [
         ({"train/a.txt": "x"}, r"train: has no class folders \(its folders: none\)"),
         ({"texts.doc": "x"}, r"has no class folders"),
+        ({"mine.csv": "x"}, r"to where they are, such as one of its files: mine\.csv\."),
         ({"train/c/1.txt": "x"}, r"no class folders \(its folders: c\).*--data\.labels"),
     ],
 )

@@ -169,8 +169,8 @@ def load_weights(network: nn.Module, backbone: str, weights: str) -> None:
 def _load_file(path: Path, backbone: str, names: list[str]) -> nn.Module:
     if not path.is_file():
         raise ConfigError(
-            f"backbone_weights {str(path)!r} is neither a file nor one of torchvision's weights of "
-            f"{backbone}, which are {', '.join(names) or 'none'}."
+            f"--model.backbone_weights {str(path)!r} is neither a file nor one of torchvision's "
+            f"weights of {backbone}, which are {', '.join(names) or 'none'}. Give one of these."
         )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)

@@ -76,7 +76,7 @@ _POOLINGS: dict[str, Callable[[int], Pooling]] = {
 
 
 def build_pooling(kind: PoolingKind, size: int) -> Pooling | None:
-    """Return the pooling called ``kind``; None for ``"last"``, which is a state and no pooling."""
+    """Return the pooling called ``kind``; None for ``"last"``, an output as it is."""
     return None if kind == "last" else _POOLINGS[kind](size)
 
 
