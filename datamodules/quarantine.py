@@ -70,7 +70,8 @@ class Quarantine:
                 "--data.cache_dir to a folder that you may write to."
             ) from error
         if count == 1:
-            _log.warning("%s: left out: %s", path, problem)
+            shown = str(path).encode("utf-8", "backslashreplace").decode("utf-8")
+            _log.warning("%s: left out: %s", shown, problem)
         bad = len(self._paths & rows.keys())
         if bad > self._max_bad_share * len(self._paths):
             raise DataError(

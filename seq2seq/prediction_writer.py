@@ -257,9 +257,9 @@ def _line_of(prediction: Prediction) -> str:
     error = prediction.error
     if error is None:
         return prediction.text
-    _log.warning("No prediction: %s", error)
     # Names of files need not be UTF-8.
     line = error.translate(_LINE_ENDS).encode("utf-8", "backslashreplace").decode("utf-8")
+    _log.warning("No prediction: %s", line)
     return f"[error: {line}]"
 
 
