@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from seq2seq.errors import DataError
+from seq2seq.errors import DataError, printable
 
 _HEADER = ("path", "error", "count")
 
@@ -70,8 +70,7 @@ class Quarantine:
                 "--data.cache_dir to a folder that you may write to."
             ) from error
         if count == 1:
-            shown = str(path).encode("utf-8", "backslashreplace").decode("utf-8")
-            _log.warning("%s: left out: %s", shown, problem)
+            _log.warning("%s: left out: %s", printable(str(path)), problem)
         bad = len(self._paths & rows.keys())
         if bad > self._max_bad_share * len(self._paths):
             raise DataError(

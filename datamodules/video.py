@@ -39,14 +39,14 @@ from datamodules.video_dataset import (
 from datamodules.video_files import VideoFormat
 from datamodules.video_formats import VideoEntry
 from datamodules.video_labels import label_text, label_vocabulary
-from datamodules.video_sources import CutWarnings, VideoFiles, VideoShards, read_to_end
+from datamodules.video_sources import VideoFiles, VideoShards, read_to_end
 from seq2seq.errors import ConfigError, DataError, raise_together
 from seq2seq.feature_cache import FeatureNetwork
 from seq2seq.first_process import do_once
 from seq2seq.pictures import PictureGeometry
 from seq2seq.tokenizers import FIRST_LABEL_ID, LABEL_SEPARATOR, LabelVocabulary
 from seq2seq.videos import BrokenTail, ClipSampling, find_videos
-from seq2seq.videos.frames import FramePreparation, FrameReader, VideoPart
+from seq2seq.videos.frames import CutWarnings, FramePreparation, FrameReader, VideoPart
 from seq2seq.videos.store import FrameStore, frame_folder, frame_settings, write_frames
 
 OnBadVideo = Literal["error", "quarantine"]

@@ -1,6 +1,5 @@
 """Where labelled videos, or features of them, are: in files, or in shards."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,24 +23,6 @@ from seq2seq.videos.frames import FrameReader, VideoPart
 
 Splits = Mapping[str, Sequence[VideoEntry]]
 """The videos of each split, by its name."""
-
-_log = logging.getLogger(__name__)
-
-
-class CutWarnings:
-    """Warns of videos whose broken tail is cut off: of each once, in every process that reads it.
-
-    It is what a ``FrameReader`` has as ``on_cut``.
-    """
-
-    def __init__(self) -> None:
-        self._told: set[Path] = set()
-
-    def __call__(self, path: Path, seconds: float) -> None:
-        """Warn of a video that is cut off at a time, unless that has been done."""
-        if path not in self._told:
-            self._told.add(path)
-            _log.warning("%s: breaks off at %.2f s; only the part before is used.", path, seconds)
 
 
 class VideoFiles:

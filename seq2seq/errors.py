@@ -44,3 +44,8 @@ def find_user_error(error: BaseException | None) -> ValueError | None:
             return error
         error = error.__cause__ or error.__context__
     return None
+
+
+def printable(text: str) -> str:
+    """Return a text that can be written anywhere: names of files in it need not be UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

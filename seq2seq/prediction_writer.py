@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from datamodules.base import SequenceDataModule
 from seq2seq.batches import Batch, Prediction
-from seq2seq.errors import ConfigError, DataError
+from seq2seq.errors import ConfigError, DataError, printable
 from seq2seq.interruption import SIGNALS
 from seq2seq.prediction_folder import RESUME, Row, RowFolder, write_row
 
@@ -257,8 +257,7 @@ def _line_of(prediction: Prediction) -> str:
     error = prediction.error
     if error is None:
         return prediction.text
-    # Names of files need not be UTF-8.
-    line = error.translate(_LINE_ENDS).encode("utf-8", "backslashreplace").decode("utf-8")
+    line = printable(error.translate(_LINE_ENDS))
     _log.warning("No prediction: %s", line)
     return f"[error: {line}]"
 

@@ -13,8 +13,8 @@ from toy_videos import cut_off, write_video
 
 from datamodules.base import Reading
 from datamodules.check import CutOff, Finding, read_all, write_report
-from datamodules.video_sources import CutWarnings
 from seq2seq.check_data import run
+from seq2seq.videos.frames import CutWarnings
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Clips to memory: a network for frames, and a recurrence over them."""
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -9,9 +9,9 @@ from seq2seq.batches import Memory, VideoInput
 from seq2seq.encoders.frames import RawFrames
 from seq2seq.encoders.grid import GridNetwork
 from seq2seq.errors import ConfigError
-from seq2seq.nn.conv_recurrent import ConvRecurrentStack, ConvRecurrentState
+from seq2seq.nn.conv_recurrent import ConvRecurrentStack, ConvRecurrentState, FrameNorm
 from seq2seq.nn.dropout import SequenceDropout
-from seq2seq.nn.recurrent import RecurrentStack, RecurrentState
+from seq2seq.nn.recurrent import Cell, RecurrentStack, RecurrentState
 from seq2seq.sequences import lengths_to_mask
 
 Recurrence = Literal["conv", "vector", "none"]
@@ -196,6 +196,58 @@ class VideoEncoder(nn.Module):
             half *= self.parts**2
         is_backward = torch.arange(vectors.shape[2], device=vectors.device) // half % 2 == 1
         return torch.where(is_backward, vectors[:, 0], last)
+
+
+def build_recurrence(
+    kind: Recurrence,
+    cell: Cell,
+    channels: int,
+    hidden_size: int,
+    num_layers: int,
+    *,
+    parts: int,
+    bidirectional: bool,
+    norm: FrameNorm,
+    dropout: float,
+    **conv_options: Any,
+) -> ConvRecurrentStack | RecurrentStack | None:
+    """Return what a ``VideoEncoder`` has as its recurrence.
+
+    Args:
+        kind: ``conv`` over the grids of the frames, ``vector`` over their descriptions, or
+            ``none``, for which there is None.
+        cell: Kind of recurrent cell.
+        channels: Channels of the grids.
+        hidden_size: Channels or width of the state, per direction.
+        num_layers: Number of layers.
+        parts: Parts of a grid along each side, as ``describe`` has them.
+        bidirectional: Read in both directions.
+        norm: Normalise the output of every layer.
+        dropout: Dropout between layers.
+        **conv_options: Further options of ``ConvRecurrentStack``, for ``conv``.
+    """
+    if kind == "conv":
+        return ConvRecurrentStack(
+            cell,
+            channels,
+            hidden_size,
+            num_layers,
+            bidirectional=bidirectional,
+            norm=norm,
+            dropout=dropout,
+            **conv_options,
+        )
+    if kind == "vector":
+        return RecurrentStack(
+            cell,
+            description_size(channels, parts),
+            hidden_size,
+            num_layers,
+            bidirectional=bidirectional,
+            dropout=dropout,
+            layer_norm=norm == "layer",
+        )
+    return None
 
 
 def with_differences(frames: Tensor, before: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Classification of text: a pooled text encoder in front of the shared decoder."""
 
-from typing import cast, get_args
+from typing import Any, cast, get_args
 
 from torch import nn
 
@@ -175,18 +175,10 @@ class TextClassifier(TextSourceTask, LabelTask):
         """Return the embedding of the text, and the file of its vectors."""
         return {"source": (self.encoder.embedding, self.source_embeddings)}
 
-    def setup(self, stage: str) -> None:
-        """Take over the tokenizers, and before training how long texts are cut.
-
-        Raises:
-            ConfigError: If a tokenizer has another size than the model.
-            DataError: If pretrained embeddings cannot be read, or fit none of the vocabulary.
-        """
-        super().setup(stage)
-        data = getattr(self.trainer, "datamodule", None)
-        if data is not None and stage == "fit":
-            self.max_length = self.hparams["max_length"] = data.max_length
-            self.keep = self.hparams["keep"] = data.keep
+    def take_limits(self, data: Any) -> None:
+        """Take over how many words of a text are read, and which."""
+        self.max_length = self.hparams["max_length"] = data.max_length
+        self.keep = self.hparams["keep"] = data.keep
 
     def encode_source(self, text: str) -> list[int]:
         """Return the ids of the part of a text that is read, without the end of sequence."""

@@ -1,6 +1,7 @@
 """Tasks that read lines of text."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
@@ -27,7 +28,7 @@ class TextSourceTask(SequenceTask):
         return {}
 
     def setup(self, stage: str) -> None:
-        """Take over the tokenizers, and fill in pretrained embeddings before training.
+        """Take over the tokenizers; before training also how long texts are cut, and embeddings.
 
         Raises:
             ConfigError: If a tokenizer has another size than the model.
@@ -36,10 +37,16 @@ class TextSourceTask(SequenceTask):
         super().setup(stage)
         if stage != "fit":
             return
+        data = getattr(self.trainer, "datamodule", None)
+        if data is not None:
+            self.take_limits(data)
         for role, (layer, path) in self.pretrained_embeddings().items():
             if path is not None:
                 assert isinstance(layer, nn.Embedding)
                 self._fill(layer, path, role)
+
+    def take_limits(self, data: Any) -> None:  # a task need not cut
+        """Take over from the data module of a training how long texts are cut."""
 
     def _fill(self, layer: nn.Embedding, path: str, role: str) -> None:
         tokenizer = self.tokenizers[role]

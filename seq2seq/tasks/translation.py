@@ -1,7 +1,7 @@
 """Translation: a text encoder in front of the shared decoder."""
 
 import logging
-from typing import ClassVar, Literal, cast, get_args
+from typing import Any, ClassVar, Literal, cast, get_args
 
 from torch import Tensor, nn
 
@@ -191,17 +191,10 @@ class Translator(TextSourceTask):
         """Return the sizes of the source and the target vocabulary."""
         return self.vocab_sizes
 
-    def setup(self, stage: str) -> None:
-        """Take over the tokenizers, and before training how long lines are cut.
-
-        Raises:
-            ConfigError: If a tokenizer has another size than the model.
-            DataError: If pretrained embeddings cannot be read, or fit none of the vocabulary.
-        """
-        super().setup(stage)
-        data = getattr(self.trainer, "datamodule", None)
+    def take_limits(self, data: Any) -> None:
+        """Take over how many tokens of a line are read, if the data module tells."""
         limits = getattr(data, "limits", None)
-        if limits is not None and stage == "fit":
+        if limits is not None:
             # Of evaluation too, whatever training does with longer lines.
             limit = limits["train"].max_source_length
             self.max_source_length = self.hparams["max_source_length"] = limit

@@ -1,6 +1,5 @@
 """Classification of videos: a recurrence over frames in front of the shared decoder."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,13 +15,13 @@ from seq2seq.decoders.recurrent import Feed, option_problems
 from seq2seq.encoders.backbones import normalisation
 from seq2seq.encoders.frames import OWN_NETWORKS, build_frame_network
 from seq2seq.encoders.grid import GridNetwork
-from seq2seq.encoders.video import Positions, VideoEncoder, description_size
+from seq2seq.encoders.video import Positions, Recurrence, VideoEncoder, build_recurrence
 from seq2seq.errors import ConfigError, raise_together
 from seq2seq.figures import attention_figure
 from seq2seq.losses import SequenceLoss
 from seq2seq.nn.attention import AttentionKind
-from seq2seq.nn.conv_recurrent import ConvRecurrentStack, FrameNorm
-from seq2seq.nn.recurrent import Cell, RecurrentStack
+from seq2seq.nn.conv_recurrent import FrameNorm
+from seq2seq.nn.recurrent import Cell
 from seq2seq.pictures import PictureGeometry, Resize
 from seq2seq.search import SearchOptions
 from seq2seq.tasks.base import NOT_SAVED, ItemKind
@@ -42,9 +41,7 @@ from seq2seq.tasks.streaming import LabelStream
 from seq2seq.tasks.video_options import frame_problems, recurrence_problems
 from seq2seq.videos import ClipSampling
 from seq2seq.videos.clips import Sampling
-from seq2seq.videos.frames import FramePreparation, FrameReader, VideoPart
-
-_log = logging.getLogger(__name__)
+from seq2seq.videos.frames import CutWarnings, FramePreparation, FrameReader, VideoPart
 
 _VIDEO_NOT_SAVED = ("class_weights", "mixup", "checkpoint_steps", "clips")
 
@@ -259,7 +256,7 @@ class VideoClassifier(GridNetworkTask, LabelTask):
         self.sampling = clip_sampling
         self.mixup = mixup
         self.stills_rate_hz = stills_rate_hz
-        self._cut: set[Path] = set()
+        self._warn_of_cut = CutWarnings()  # a figure of the attention reads a video once more
         network = build_frame_network(
             frame_network,
             widths=frame_widths,
@@ -271,31 +268,21 @@ class VideoClassifier(GridNetworkTask, LabelTask):
             fine_tune_from=fine_tune_from,
             fine_tune_statistics=fine_tune_statistics,
         )
-        layers: ConvRecurrentStack | RecurrentStack | None = None
-        if recurrence == "conv":
-            layers = ConvRecurrentStack(
-                cast(Cell, cell),
-                network.channels,
-                hidden_size,
-                encoder_layers,
-                kernel_size=kernel_size,
-                strides=strides,
-                bidirectional=bidirectional,
-                norm=cast(FrameNorm, norm),
-                dropout=dropout,
-                peepholes=peepholes,
-                checkpoint_steps=checkpoint_steps,
-            )
-        elif recurrence == "vector":
-            layers = RecurrentStack(
-                cast(Cell, cell),
-                description_size(network.channels, grid_parts),
-                hidden_size,
-                encoder_layers,
-                bidirectional=bidirectional,
-                dropout=dropout,
-                layer_norm=norm == "layer",
-            )
+        layers = build_recurrence(
+            cast(Recurrence, recurrence),
+            cast(Cell, cell),
+            network.channels,
+            hidden_size,
+            encoder_layers,
+            parts=grid_parts,
+            kernel_size=kernel_size,
+            strides=strides,
+            bidirectional=bidirectional,
+            norm=cast(FrameNorm, norm),
+            dropout=dropout,
+            peepholes=peepholes,
+            checkpoint_steps=checkpoint_steps,
+        )
         self.encoder = VideoEncoder(
             network,
             layers,
@@ -456,10 +443,3 @@ class VideoClassifier(GridNetworkTask, LabelTask):
         return FrameReader(
             self.preparation, self.stills_rate_hz, broken_tail="cut", on_cut=self._warn_of_cut
         )
-
-    def _warn_of_cut(self, path: Path, seconds: float) -> None:
-        if path not in self._cut:  # a figure of the attention reads a video once more
-            self._cut.add(path)
-            _log.warning(
-                "%s: breaks off at %.2f s; what is said of it is of the part before.", path, seconds
-            )

@@ -1,5 +1,6 @@
 """What a network sees of a video: frames of one size, in clips or all of them."""
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from seq2seq.errors import ConfigError, DataError
 from seq2seq.pictures import Box, PictureGeometry
 from seq2seq.videos.base import BrokenTail, Video
 from seq2seq.videos.files import open_video
+
+_log = logging.getLogger(__name__)
 
 # Shares of red, green and blue in brightness (ITU-R BT.601), and what rounds, in units of 2 ** -16:
 # the numbers of Pillow.
@@ -208,3 +211,19 @@ def span_of(video: Video, part: VideoPart) -> tuple[float, float]:
             f"video, {end:.2f} s. Mend its start, or leave it out."
         )
     return part.start_seconds, min(end, math.inf if part.end_seconds is None else part.end_seconds)
+
+
+class CutWarnings:
+    """Warns of videos whose broken tail is cut off: of each once, in every process that reads it.
+
+    It is what a ``FrameReader`` has as ``on_cut``.
+    """
+
+    def __init__(self) -> None:
+        self._told: set[Path] = set()
+
+    def __call__(self, path: Path, seconds: float) -> None:
+        """Warn of a video that is cut off at a time, unless that has been done."""
+        if path not in self._told:
+            self._told.add(path)
+            _log.warning("%s: breaks off at %.2f s; only the part before is used.", path, seconds)
