@@ -2,11 +2,9 @@
 
 import fcntl
 import os
-import shutil
 import tempfile
-import weakref
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -105,15 +103,24 @@ class UrlStore:
         except Exception as error:
             raise DataError(unreadable(f"{self._url}/{file.name}", error)) from error
 
-    def claimed(self) -> AbstractContextManager[None]:
-        """Claim nothing: object stores have no locks, and uploads do not get into each other."""
-        return nullcontext()
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Have a folder to make files in; object stores have no locks, and uploads do not mix."""
+        try:
+            # Made before any thread asks for it: several write shards at a time.
+            folder = tempfile.TemporaryDirectory(prefix="seq2seq-", ignore_cleanup_errors=True)
+        except OSError as error:
+            raise DataError(
+                f"There is no folder for unfinished shards ({error.strerror or error}). Set TMPDIR "
+                "to a folder that you may write to and that has room."
+            ) from error
+        with folder:
+            self._scratch = Path(folder.name)
+            yield
 
     def scratch(self, name: str) -> Path:
-        """Return where to make a file: in a folder that goes with this object."""
-        if self._scratch is None:
-            self._scratch = Path(tempfile.mkdtemp(prefix="seq2seq-"))
-            weakref.finalize(self, shutil.rmtree, self._scratch, ignore_errors=True)
+        """Return where to make a file, while this is claimed."""
+        assert self._scratch is not None
         return self._scratch / Path(name).name
 
     def publish(self, name: str) -> None:

@@ -1,6 +1,9 @@
 import csv
 import pickle
 import shutil
+import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import fsspec
 import numpy as np
@@ -25,6 +28,7 @@ from toy_videos import write_video
 from datamodules.caption_dataset import PictureFiles
 from datamodules.check import read_all
 from datamodules.clip_augmentation import ClipAugmentation
+from datamodules.shard_store import open_store
 from datamodules.shard_table import SampleTable
 from datamodules.shards import Shards
 from seq2seq.errors import ConfigError, DataError
@@ -176,6 +180,26 @@ def test_shards_can_be_written_to_a_url(root, sharded, tmp_path):
     remote = sharded_pictures("memory://written/to", tmp_path)
     assert len(batches(remote, "test")) == 1
     files.rm("/written", recursive=True)
+
+
+def test_threads_make_their_shards_in_one_folder_which_goes_when_all_are_written():
+    store = open_store("memory://written/by/threads")
+    start = threading.Barrier(8)
+
+    def place(number):
+        start.wait()
+        return store.scratch(f"train-{number:06d}.tar").parent
+
+    with store.claimed(), ThreadPoolExecutor(8) as pool:
+        (folder,) = set(pool.map(place, range(8)))
+        assert folder.is_dir()
+    assert not folder.exists()
+
+
+def test_no_folder_for_unfinished_shards_is_refused(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(DataError, match=r"unfinished shards \(No such file.*\)\. Set TMPDIR to"):
+        write(pictures(root), "memory://written/nowhere")
 
 
 def test_a_file_url_is_read_in_place(sharded, tmp_path):
