@@ -1,6 +1,6 @@
 """Stacks of convolutional recurrent cells over the frames of a video."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal, NamedTuple, get_args
 
@@ -63,6 +63,8 @@ class ConvRecurrentStack(nn.Module):
         checkpoint_steps: Keep only the states of training and compute the rest of this many frames
             at a time again in the backward pass: less memory, one more forward pass. None keeps
             everything. A tanh RNN has little beside its states and gains nothing.
+        tbptt_steps: Truncated back-propagation through time: cut the gradient of the state at every
+            so many frames, counted from the first; the state itself goes on. None cuts nowhere.
 
     Raises:
         ConfigError: If there is no such cell or norm, or the options do not fit together.
@@ -82,6 +84,7 @@ class ConvRecurrentStack(nn.Module):
         dropout: float = 0.0,
         peepholes: bool = False,
         checkpoint_steps: int | None = None,
+        tbptt_steps: int | None = None,
     ) -> None:
         super().__init__()
         strides = [1] * num_layers if strides is None else list(strides)
@@ -89,12 +92,15 @@ class ConvRecurrentStack(nn.Module):
         self.output_size = hidden_size * self.directions
         problems = [
             *_cell_problems(cell, peepholes),
-            *_size_problems(num_layers, kernel_size, strides, checkpoint_steps),
+            *_size_problems(num_layers, kernel_size, strides),
+            *_step_problems("checkpoint_steps", checkpoint_steps, "keep everything"),
+            *_step_problems("tbptt_steps", tbptt_steps, "cut nowhere"),
             *_norm_problems(norm, self.output_size),
         ]
         raise_together(problems, ConfigError, "The convolutional recurrence cannot be built:")
         self.num_layers = num_layers
         self.checkpoint_steps = checkpoint_steps
+        self.tbptt_steps = tbptt_steps
         build = partial(CONV_CELLS[cell], **({"peepholes": True} if peepholes else {}))
         self.layers = nn.ModuleList(
             nn.ModuleList(
@@ -177,31 +183,36 @@ class ConvRecurrentStack(nn.Module):
         is_real: Tensor | None,
         is_reversed: bool,
     ) -> tuple[Tensor, RecurrentState]:
-        """Run one cell over all frames, ``checkpoint_steps`` at a time."""
-        if self.checkpoint_steps is None:
-            result: tuple[Tensor, RecurrentState] = cell(frames, state, is_real, is_reversed)
-            return result
-        segments = torch.split(frames, self.checkpoint_steps, dim=1)
-        masks: Sequence[Tensor | None] = [None] * len(segments)
-        if is_real is not None:
-            masks = torch.split(is_real, self.checkpoint_steps, dim=1)
-        order = range(len(segments))
-        outputs = []
-        for number in reversed(order) if is_reversed else order:
-            output, state = checkpoint(
-                cell,
-                segments[number],
-                state,
-                masks[number],
-                is_reversed,
-                use_reentrant=False,
-                preserve_rng_state=False,  # a cell draws no random numbers
-            )
-            outputs.append(output)
+        """Run one cell over all frames: windows that cut the gradient, segments that recompute."""
+        run: Callable[..., tuple[Tensor, RecurrentState]] = cell
+        if self.checkpoint_steps is not None:
+            # A cell draws no random numbers.
+            run = partial(checkpoint, cell, use_reentrant=False, preserve_rng_state=False)
+        outputs: list[Tensor] = []
+        for window, window_mask in _in_turn(frames, is_real, self.tbptt_steps, is_reversed):
+            if outputs:
+                assert state is not None
+                state = tuple(part.detach() for part in state)
+            turns = _in_turn(window, window_mask, self.checkpoint_steps, is_reversed)
+            for segment, mask in turns:
+                output, state = run(segment, state, mask, is_reversed)
+                outputs.append(output)
+        assert state is not None
         if is_reversed:
             outputs.reverse()
-        assert state is not None
-        return torch.cat(outputs, dim=1), state
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1), state
+
+
+def _in_turn(
+    frames: Tensor, is_real: Tensor | None, steps: int | None, is_reversed: bool
+) -> list[tuple[Tensor, Tensor | None]]:
+    """Return so many frames at a time, and their masks, in the order in which they are read."""
+    if steps is None:
+        return [(frames, is_real)]
+    parts = torch.split(frames, steps, dim=1)
+    masks = [None] * len(parts) if is_real is None else torch.split(is_real, steps, dim=1)
+    turns = list(zip(parts, masks, strict=True))
+    return turns[::-1] if is_reversed else turns
 
 
 def _part(state: ConvRecurrentState | None, layer: int, direction: int) -> RecurrentState | None:
@@ -224,9 +235,7 @@ def _cell_problems(cell: str, peepholes: bool) -> list[str]:
     return []
 
 
-def _size_problems(
-    num_layers: int, kernel_size: int, strides: Sequence[int], checkpoint_steps: int | None
-) -> list[str]:
+def _size_problems(num_layers: int, kernel_size: int, strides: Sequence[int]) -> list[str]:
     problems = []
     if kernel_size < 1 or kernel_size % 2 == 0:
         problems.append(
@@ -238,12 +247,13 @@ def _size_problems(
         )
     if any(stride < 1 for stride in strides):
         problems.append(f"--model.strides are {list(strides)}; each must be 1 or more.")
-    if checkpoint_steps is not None and checkpoint_steps < 1:
-        problems.append(
-            f"--model.checkpoint_steps is {checkpoint_steps}; it must be 1 or more, or null to "
-            "keep everything."
-        )
     return problems
+
+
+def _step_problems(name: str, steps: int | None, none: str) -> list[str]:
+    if steps is None or steps >= 1:
+        return []
+    return [f"--model.{name} is {steps}; it must be 1 or more, or null to {none}."]
 
 
 def _norm_problems(norm: str, size: int) -> list[str]:

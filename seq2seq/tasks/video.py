@@ -43,7 +43,7 @@ from seq2seq.videos import ClipSampling
 from seq2seq.videos.clips import Sampling
 from seq2seq.videos.frames import CutWarnings, FramePreparation, FrameReader, VideoPart
 
-_VIDEO_NOT_SAVED = ("class_weights", "mixup", "checkpoint_steps", "clips")
+_VIDEO_NOT_SAVED = ("class_weights", "mixup", "checkpoint_steps", "tbptt_steps", "clips")
 
 
 class VideoClassifier(GridNetworkTask, LabelTask):
@@ -95,6 +95,9 @@ class VideoClassifier(GridNetworkTask, LabelTask):
             ``group`` (of ``conv``).
         checkpoint_steps: Of ``conv``, frames whose activations are computed again in the backward
             pass, which saves memory in long clips; null keeps all.
+        tbptt_steps: Of ``conv``, frames after which truncated back-propagation through time cuts
+            the gradient of the state, for steadier training on long clips; null for nowhere. With
+            ``attention: none`` only what follows the last cut is learned from.
         grid_parts: A frame's grid is described by means and maxima in this many parts along each
             side: the more, the better it is known where something is.
         memory_positions: What attention chooses between: ``frames``, or ``cells`` of frames, which
@@ -163,6 +166,7 @@ class VideoClassifier(GridNetworkTask, LabelTask):
         peepholes: bool = False,
         norm: str = "none",
         checkpoint_steps: int | None = None,
+        tbptt_steps: int | None = None,
         grid_parts: int = 1,
         memory_positions: str = "frames",
         memory_size: int = 128,
@@ -282,6 +286,7 @@ class VideoClassifier(GridNetworkTask, LabelTask):
             dropout=dropout,
             peepholes=peepholes,
             checkpoint_steps=checkpoint_steps,
+            tbptt_steps=tbptt_steps,
         )
         self.encoder = VideoEncoder(
             network,

@@ -165,6 +165,37 @@ def test_a_detached_state_carries_the_past_and_cuts_the_gradient(cell):
 
 
 @pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("checkpoint_steps", [None, 2])
+def test_windows_of_truncated_back_propagation_are_those_of_a_detached_state(
+    cell, checkpoint_steps
+):
+    options = {"num_layers": 2, "norm": "layer", "checkpoint_steps": checkpoint_steps}
+    truncated, plain = stack(cell, **options, tbptt_steps=3), stack(cell, **options)
+    frames, lengths = clips(), torch.tensor([2, 5, 4])
+    outputs, last = truncated(frames, lengths=lengths)
+    expected, expected_last = plain(frames, lengths=lengths)
+    torch.testing.assert_close(outputs, expected)
+    assert_same_state(last, expected_last)
+
+    first, state = plain(frames[:, :3], lengths=lengths.clamp(max=3))
+    second, _ = plain(frames[:, 3:], state.detach(), lengths=(lengths - 3).clamp(min=0))
+    torch.cat([first, second], dim=1).square().sum().backward()
+    outputs.square().sum().backward()
+    for ours, theirs in zip(truncated.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_truncation_cuts_both_directions_at_the_same_frames(cell):
+    recurrent = stack(cell, bidirectional=True, tbptt_steps=3)
+    frames = clips().requires_grad_()
+    for position, reached in [(1, [0, 1, 2]), (4, [3, 4])]:
+        frames.grad = None
+        recurrent(frames)[0][:, position].sum().backward()
+        assert frames.grad.abs().sum(dim=(0, 2, 3, 4)).nonzero().flatten().tolist() == reached
+
+
+@pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 def test_checkpointing_changes_neither_outputs_nor_gradients(cell, bidirectional, dropout):
@@ -327,6 +358,7 @@ def test_state_kernels_begin_by_keeping_the_length_of_a_state(cell):
         ({"strides": [1, 2, 2]}, "--model.strides are 3 for 2 layers"),
         ({"strides": [1, 0]}, r"strides are \[1, 0\]; each must be 1 or more"),
         ({"checkpoint_steps": 0}, "checkpoint_steps is 0; it must be 1 or more"),
+        ({"tbptt_steps": 0}, "tbptt_steps is 0; it must be 1 or more, or null to cut nowhere"),
         ({"norm": "batch"}, "norm is 'batch'; choose one of none, layer, group"),
         (
             {"norm": "group", "hidden_size": 12},

@@ -54,7 +54,8 @@ def test_a_run_trains_validates_tests_and_its_checkpoint_predicts_the_same(sourc
 
 
 def test_what_a_checkpoint_knows_and_what_the_user_chooses_anew(source, make_trainer):
-    task = classifier(mixup=0.3, class_weights="balanced", checkpoint_steps=2, strides=[2])
+    options = {"mixup": 0.3, "class_weights": "balanced", "checkpoint_steps": 2, "tbptt_steps": 3}
+    task = classifier(**options, strides=[2])
     fitting = fit(make_trainer, task, module(source), steps=1)
     fitting.save_checkpoint(source.parent / "x.ckpt")
     loaded = seq2seq.load(source.parent / "x.ckpt", "cpu").task
@@ -64,8 +65,7 @@ def test_what_a_checkpoint_knows_and_what_the_user_chooses_anew(source, make_tra
     assert loaded.preparation == task.preparation
     assert loaded.stills_rate_hz == RATE_HZ  # of the data
     assert loaded.class_names == CLASSES
-    chosen = ("clips", "mixup", "class_weights", "checkpoint_steps", "optimization", "init_from")
-    for name in chosen:
+    for name in (*options, "clips", "optimization", "init_from"):
         assert name not in loaded.hparams
     assert not loaded.mixup
 
@@ -236,7 +236,12 @@ RUNS = {
     "plain": (classifier, {"class_weights": "balanced", "mixup": 0.4}, {"cache_frames": True}),
     "cells": (
         classifier,
-        {"attention": "bilinear", "memory_positions": "cells", "checkpoint_steps": 3},
+        {
+            "attention": "bilinear",
+            "memory_positions": "cells",
+            "checkpoint_steps": 1,
+            "tbptt_steps": 2,
+        },
         {"eval_batch_size": 1},
     ),
     "cached": (with_backbone, {"recurrence": "vector"}, {"cache_features": True}),
