@@ -162,7 +162,7 @@ def test_a_report_that_cannot_be_written_is_an_error(tmp_path):
 
 
 def test_files_are_read_at_the_same_time_and_reported_in_order():
-    barrier = threading.Barrier(2, timeout=10)
+    barrier = threading.Barrier(2, timeout=60)
 
     def fail():
         barrier.wait()

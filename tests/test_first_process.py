@@ -8,10 +8,13 @@ from torch.multiprocessing.spawn import ProcessRaisedException, spawn
 
 from seq2seq.first_process import do_once
 
-TIMEOUT_SECONDS = 1.0
+TIMEOUT_SECONDS = 2.0
 
 
 def join(rank: int, folder: Path) -> None:
+    (folder / f"{rank} has started").touch()
+    while not (folder / f"{1 - rank} has started").exists():  # imports may take longer
+        time.sleep(0.01)
     distributed.init_process_group(
         "gloo",
         init_method=f"file://{folder / 'meeting'}",

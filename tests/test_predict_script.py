@@ -81,7 +81,7 @@ def test_a_person_gets_an_answer_to_each_line(checkpoint):
             answer = process.stdout.readline()  # before the next line is written
             assert answer.endswith(b"\n")
             assert (answer == b"\n") == (line == b"\n")
-        rest, errors = process.communicate(timeout=30)
+        rest, errors = process.communicate(timeout=120)
     assert (rest, errors, process.returncode) == (b"", b"", 0)
 
 

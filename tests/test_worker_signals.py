@@ -39,5 +39,5 @@ def test_a_worker_ends_when_its_own_process_says_so():
     next(batches)
     [worker] = batches._workers
     worker.terminate()
-    worker.join(timeout=20)
+    worker.join(timeout=100)
     assert worker.exitcode == 0
