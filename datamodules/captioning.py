@@ -96,8 +96,8 @@ class CaptionDataModule(SequenceDataModule):
             of them; that is kept in the cache folder, or comes with the shards. These have to be
             of the same network, and there is no picture to draw attention on.
         on_bad_picture: Whether a picture that cannot be decoded is an ``error``, or goes to
-            ``quarantine``: it is left out, and listed in ``quarantine.csv`` in the cache folder.
-            In ``seq2seq predict`` its line says why.
+            ``quarantine``: it is left out, and listed in ``pictures_quarantine.csv`` in the cache
+            folder. In ``seq2seq predict`` its line says why.
         max_bad_share: Largest share of bad pictures that ``quarantine`` puts up with.
         shard_window: Out of how many shards batches are mixed, which are then read one after the
             other; null for all of them, as files are.
@@ -202,7 +202,7 @@ class CaptionDataModule(SequenceDataModule):
                 policy=self.on_bad_picture,
                 max_bad_share=self.max_bad_share,
                 workers=max(2, self.num_workers),
-                quarantine_file=cache / "quarantine.csv",
+                quarantine_file=cache / "pictures_quarantine.csv",
             )
         self._load_tokenizer(source, may_train=True)
 

@@ -1,9 +1,12 @@
 """Files that a data module generates: written once, and known again by their settings."""
 
+import fcntl
 import json
+import os
 import tempfile
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from datamodules.base import Reading, SequenceDataModule
@@ -63,14 +66,21 @@ def write_once(
         DataError: If ``root`` cannot be written.
     """
     record = json.dumps(settings).encode()
+
+    def are_there() -> bool:
+        return _recorded(root) == record and all((root / name).is_file() for name in names)
+
     try:
-        if _recorded(root) == record and all((root / name).is_file() for name in names):
+        if are_there():
             return
         root.mkdir(parents=True, exist_ok=True)
-        (root / _RECORD).unlink(missing_ok=True)
-        write()
-        # Last, so that an interrupted run is not taken for a finished one.
-        replace_file(root / _RECORD, record)
+        with _locked(root):
+            if are_there():  # another run has written them meanwhile
+                return
+            (root / _RECORD).unlink(missing_ok=True)
+            write()
+            # Last, so that an interrupted run is not taken for a finished one.
+            replace_file(root / _RECORD, record)
     except OSError as error:
         raise DataError(
             f"{root}: the {what} cannot be written ({error.strerror}). "
@@ -102,6 +112,18 @@ def replace_file(path: Path, content: bytes) -> None:
         partial.write(content)
     Path(partial.name).chmod(0o644)
     Path(partial.name).replace(path)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Wait for other runs on this machine that write there; the folder holds no lock file."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a disk without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _recorded(root: Path) -> bytes | None:

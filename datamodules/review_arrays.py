@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seq2seq.errors import DataError
+from seq2seq.saved_arrays import parse_array
 
 _SPLITS = ("train", "val", "test")
 _CONVERSION = """\
@@ -95,7 +96,7 @@ def _read_split(path: Path, arrays: Any, split: str) -> Iterator[tuple[str, int,
 
 
 def _integers(path: Path, arrays: Any, name: str, dimensions: int) -> NDArray[np.integer[Any]]:
-    array: NDArray[Any] = arrays[name]
+    array: NDArray[Any] = parse_array(lambda: arrays[name])
     if not np.issubdtype(array.dtype, np.integer) or array.ndim != dimensions:
         hint = f", or add {name}_offsets" if dimensions == 2 else ""
         raise DataError(

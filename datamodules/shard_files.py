@@ -2,6 +2,7 @@
 
 import fcntl
 import hashlib
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,6 +51,7 @@ class FolderStore:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._checked: dict[str, tuple[int, int]] = {}
 
     def read(self, name: str) -> bytes | None:
         """Return the content of a small file; None where there is none."""
@@ -69,30 +71,40 @@ class FolderStore:
         """Return some ranges of the bytes of a file."""
         path = self._folder / file.name
         try:
-            return read_ranges_of(path, ranges)
+            found = read_ranges_of(path, ranges)
+            version = _version(path.stat())
         except FileNotFoundError as error:
             raise DataError(f"{path}: does not exist any more. {MISSING.remedy}") from error
         except OSError as error:
             raise DataError(unreadable(path, error)) from error
+        if self._checked.get(file.name, version) != version:
+            raise DataError(
+                f"{path}: has been written again since this run began, and its samples may be at "
+                "other places now. Start the run again."
+            )
+        return found
 
     def check(self, files: Iterable[StoredFile]) -> None:
         """Check that files are there and have their sizes."""
         faults = Faults(self._folder, "the shards cannot be used")
         for file in files:
-            size = self._size(file)
-            if size is None:
+            status = self._status(file)
+            if status is None:
                 faults.add(MISSING, file.name)
-            elif size != file.size:
-                faults.add(OTHER_SIZE, f"{file.name} ({size} bytes, not {file.size})")
+            elif status.st_size != file.size:
+                faults.add(OTHER_SIZE, f"{file.name} ({status.st_size} bytes, not {file.size})")
+            else:
+                self._checked[file.name] = _version(status)
         faults.raise_all()
 
     def has(self, file: StoredFile) -> bool:
         """Return whether a file is there, with its size."""
-        return self._size(file) == file.size
+        status = self._status(file)
+        return status is not None and status.st_size == file.size
 
-    def _size(self, file: StoredFile) -> int | None:
+    def _status(self, file: StoredFile) -> os.stat_result | None:
         try:
-            return (self._folder / file.name).stat().st_size
+            return (self._folder / file.name).stat()
         except OSError:
             return None
 
@@ -145,6 +157,11 @@ def digest_of(path: Path) -> str:
     """Return a hash of the content of a file, hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def _version(status: os.stat_result) -> tuple[int, int]:
+    """Return what is another one when a file has been replaced or changed."""
+    return status.st_ino, status.st_mtime_ns
 
 
 def unwritable(place: str, error: Exception) -> str:

@@ -165,6 +165,7 @@ class UrlStore:
             if digest_of(partial) != file.digest:
                 raise DataError(f"{where}: has another content. {OTHER_SIZE.remedy}")
             partial.replace(path)
+            self._make_room(0)  # other processes have fetched some at the same time
         finally:
             partial.unlink(missing_ok=True)
 

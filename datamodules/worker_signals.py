@@ -1,5 +1,6 @@
 """Workers of loaders that outlive the signals by which a cluster ends a run."""
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -20,8 +21,10 @@ def leave_signals_to_main(worker: int) -> None:  # noqa: ARG001
 
 
 def _await_end() -> None:
+    main = multiprocessing.parent_process()  # the system's is a server where that forks the workers
+    assert main is not None
     while True:
         received = signal.sigwaitinfo(_SIGNALS)
         # From the main process, SIGTERM means what it says: torch ends its workers by it.
-        if received.si_signo == signal.SIGTERM and received.si_pid == os.getppid():
+        if received.si_signo == signal.SIGTERM and received.si_pid == main.pid:
             os._exit(0)

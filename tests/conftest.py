@@ -6,12 +6,17 @@ from pathlib import Path
 import lightning.pytorch as pl
 import pytest
 import torch
+from hypothesis import settings
 
 import seq2seq
 from datamodules.synthetic import DatesDataModule
 from seq2seq.predictor import Predictor
 from seq2seq.tasks.options import Optimization
 from seq2seq.tasks.translation import Translator
+
+# A slow machine is no fault of what is tested.
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
 
 VOCAB = 120
 STEPS = 400

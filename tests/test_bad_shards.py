@@ -68,6 +68,18 @@ def test_a_shard_that_breaks_later_is_an_error_too(own, tmp_path):
         batches(data, "val")
 
 
+def test_a_shard_that_is_written_again_while_it_is_read_is_an_error(own, tmp_path):
+    data = sharded_pictures(own, tmp_path)
+    batches(data, "val")
+    for path in own.glob("val-*.tar"):
+        replaced = path.read_bytes()
+        path.with_suffix(".new").write_bytes(replaced)
+        path.with_suffix(".new").replace(path)
+    with pytest.raises(DataError, match=r"val-000000\.tar: has been written again since this run"):
+        batches(data, "val")
+    assert batches(sharded_pictures(own, tmp_path), "val")
+
+
 def test_shards_of_a_url_are_checked_when_they_are_fetched(url, tmp_path):
     memory = fsspec.filesystem("memory")
     content = memory.cat_file("/corpus/val-000000.tar")
@@ -103,9 +115,9 @@ def test_a_bad_sample_is_called_by_its_name(own, tmp_path):
 def test_a_bad_video_is_called_by_its_name(tmp_path):
     source = write_videos(tmp_path / "files")
     write(videos(source), tmp_path / "out")
-    data = videos(tmp_path / "out", format="shards")
     for shard in (tmp_path / "out").glob("test-*.tar"):
         shard.write_bytes(shard.read_bytes().replace(b"NUMPY", b"NUMPI"))
+    data = videos(tmp_path / "out", format="shards")
     with pytest.raises(DataError, match=r"test-000000\.tar: v10\.npy: cannot be read as an array"):
         batches(data, "test")
 

@@ -1,4 +1,5 @@
 import csv
+import gc
 import logging
 import multiprocessing
 import os
@@ -269,6 +270,7 @@ def test_no_file_stays_open(broken):
 
     data = quarantined(broken, num_classes=2)
     examples(data.train_dataloader())
+    gc.collect()  # what other tests have left
     before = open_files()
     for epoch in range(3):
         examples(data.train_dataloader(), epoch)

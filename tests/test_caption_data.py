@@ -266,7 +266,7 @@ def test_bad_pictures_are_left_out_and_listed(damaged):
         assert references == entry.captions
     assert data.training_references() == [entry.captions for entry in entries]
     assert len(examples(data, "val")) == 3
-    with (damaged / ".seq2seq_cache/quarantine.csv").open(newline="") as file:
+    with (damaged / ".seq2seq_cache/pictures_quarantine.csv").open(newline="") as file:
         [header, [path, reason]] = csv.reader(file)
     assert header == ["path", "reason"]
     assert path.endswith("train/3.png")

@@ -230,7 +230,7 @@ def test_what_is_done_to_features_does_not_reach_the_file(tmp_path, encoder, pat
 def test_pictures_are_read_while_the_network_works(tmp_path, paths):
     class Slow(CountingEncoder):
         def extract(self, pictures):
-            deadline = time.monotonic() + 5
+            deadline = time.monotonic() + 60
             while len(read) < min(self.seen + 8, COUNT) and time.monotonic() < deadline:
                 time.sleep(0.001)
             ahead.append(len(read))

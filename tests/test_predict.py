@@ -42,7 +42,7 @@ def assert_same(predictions, others):
 @pytest.mark.parametrize("method", ["greedy", "beam"])
 def test_an_output_depends_on_its_input_alone(predictor, method):
     @given(st.lists(lines, min_size=1, max_size=9), st.integers(1, 10), st.randoms())
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=25)
     def check(items: list[str], batch_size: int, shuffler: random.Random):
         alone = {item: predictor.predict_chunk([item], OPTIONS[method], 1)[0] for item in {*items}}
         shuffler.shuffle(items)
@@ -55,7 +55,7 @@ def test_an_output_depends_on_its_input_alone(predictor, method):
 
 def test_a_sample_depends_on_the_seed_and_its_place_alone(predictor):
     @given(st.lists(lines, min_size=1, max_size=9), st.integers(1, 10), st.integers(0, 500))
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=25)
     def check(items: list[str], batch_size: int, offset: int):
         found = predictor.predict_chunk(items, OPTIONS["sample"], batch_size, offset)
         for place, (item, predictions) in enumerate(zip(items, found, strict=True)):

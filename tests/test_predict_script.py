@@ -254,7 +254,9 @@ def run_in_terminal(*arguments, text=None):
     done = subprocess.run(command, **source, stdout=output, stderr=follower, timeout=100)
     assert done.returncode == 0
     os.write(follower, b"the end")  # so that there is always something to read
-    shown = os.read(leader, 100_000).decode()
+    shown = ""
+    while "the end" not in shown:  # a terminal gives a few thousand bytes at a time
+        shown += os.read(leader, 100_000).decode()
     os.close(follower)
     os.close(leader)
     return shown.removesuffix("the end")

@@ -26,7 +26,7 @@ cases = given(
 
 
 @cases
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_batches_keep_their_promises(
     lengths, max_tokens, max_sentences, shuffle, world_size, epoch
 ):
@@ -101,7 +101,7 @@ def test_a_second_pass_in_the_same_epoch_starts_again():
     world_size=st.integers(1, 5),
     epoch=st.integers(0, 3),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_the_ranks_together_see_what_one_with_all_their_rows_sees(
     lengths, rows, shuffle, world_size, epoch
 ):

@@ -25,7 +25,7 @@ def parts(batch, chunks=5):
     world_size=st.integers(1, 4),
     epoch=st.integers(0, 3),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_rows_go_through_all_chunks_on_every_rank(rows, chunks, batch_size, world_size, epoch):
     ranks = [
         sampler(rows, chunks, batch_size, rank=rank, world_size=world_size)

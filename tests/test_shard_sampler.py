@@ -22,7 +22,7 @@ def sampler(window=3, batch_size=2, **options):
     world_size=st.integers(1, 4),
     epoch=st.integers(0, 2),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_every_sample_comes_once_and_every_rank_has_as_many_batches(
     shards, window, batch_size, shuffle, world_size, epoch
 ):

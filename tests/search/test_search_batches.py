@@ -27,7 +27,7 @@ def assert_same(one: list[Hypothesis], other: list[Hypothesis]) -> None:
 
 
 @each_method
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(data=st.data())
 def test_result_depends_on_no_other_sentence(method: str, data: st.DataObject) -> None:
     model = random_model(vocab=8, end=1.0)

@@ -13,7 +13,7 @@ from seq2seq.search.options import SearchOptions
 from seq2seq.search.scoring import best_continuations, log_normaliser
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     sentences=st.integers(1, 3),
     beams=st.integers(1, 4),
