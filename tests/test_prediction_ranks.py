@@ -234,7 +234,7 @@ def test_a_rank_that_waits_for_the_others_ends_with_them_when_asked_to(start, tr
     process = start(killed=None)
     wait_for(trained / "held", process)
     wait_for(trained / "decoded0", process)
-    time.sleep(1)  # until it waits
+    time.sleep(3)  # until it waits
     process.terminate()
     assert process.wait(300) == 143  # also while the other one is still at its batch
     (trained / "go").touch()

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -52,10 +53,22 @@ def rank_processes(run):
     children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
     found = {}
     for child in children:
-        for variable in Path(f"/proc/{child}/environ").read_bytes().split(b"\0"):
-            if variable.startswith(b"RANK="):
-                found[int(variable.removeprefix(b"RANK="))] = int(child)
+        with suppress(FileNotFoundError, ProcessLookupError):  # of a process that has just ended
+            for variable in Path(f"/proc/{child}/environ").read_bytes().split(b"\0"):
+                if variable.startswith(b"RANK="):
+                    found[int(variable.removeprefix(b"RANK="))] = int(child)
     return found
+
+
+def wait_for_others(run, folder, before):
+    """Wait until other processes than ``before`` are the two ranks."""
+
+    def are_others():
+        assert run.poll() is None, (folder / "log").read_text()
+        now = rank_processes(run)
+        return len(now) == 2 and not {*now.values()} & {*before.values()}
+
+    wait_until(are_others, LIMIT_SECONDS, (folder / "log").read_text)
 
 
 def wait_for_next_checkpoint(run, folder):
@@ -78,7 +91,9 @@ def test_a_run_whose_processes_are_killed_ends_as_one_that_was_left_alone(start)
     run, folder = start("killed")
     for rank in (1, 0):
         wait_for_next_checkpoint(run, folder)
-        os.kill(rank_processes(run)[rank], signal.SIGKILL)
+        killed = rank_processes(run)
+        os.kill(killed[rank], signal.SIGKILL)
+        wait_for_others(run, folder, killed)  # the other one may save once more before it ends
     assert run.wait(timeout=LIMIT_SECONDS) == 0, (folder / "log").read_text()
     log = (folder / "log").read_text()
     assert log.count("Restored all states from the checkpoint") == 2
