@@ -67,7 +67,7 @@ class ShardStore(Protocol):
         ...
 
     def scratch(self, name: str) -> Path:
-        """Return where to make a file that is to be published, in ``claimed``; threads ask."""
+        """Return where to make a file that is to be published; for any thread, while claimed."""
         ...
 
     def publish(self, name: str) -> None:

@@ -69,6 +69,7 @@ class UrlStore:
                 if not path.is_file():
                     self._make_room(file.size)
                     self._download(file, path)
+                    self._make_room(0)  # other processes may have fetched some meanwhile
         except OSError as error:
             raise DataError(
                 f"{self._cache}: shards cannot be kept there ({error.strerror or error}). Set "
@@ -165,7 +166,6 @@ class UrlStore:
             if digest_of(partial) != file.digest:
                 raise DataError(f"{where}: has another content. {OTHER_SIZE.remedy}")
             partial.replace(path)
-            self._make_room(0)  # other processes have fetched some at the same time
         finally:
             partial.unlink(missing_ok=True)
 

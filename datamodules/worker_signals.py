@@ -21,7 +21,7 @@ def leave_signals_to_main(worker: int) -> None:  # noqa: ARG001
 
 
 def _await_end() -> None:
-    main = multiprocessing.parent_process()  # the system's is a server where that forks the workers
+    main = multiprocessing.parent_process()  # os.getppid() may be that of a fork server
     assert main is not None
     while True:
         received = signal.sigwaitinfo(_SIGNALS)

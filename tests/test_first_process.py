@@ -8,7 +8,7 @@ from torch.multiprocessing.spawn import ProcessRaisedException, spawn
 
 from seq2seq.first_process import do_once
 
-TIMEOUT_SECONDS = 5.0
+TIMEOUT_SECONDS = 3.0
 
 
 def join(rank: int, folder: Path) -> None:
