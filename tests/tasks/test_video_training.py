@@ -68,6 +68,9 @@ def test_what_a_checkpoint_knows_and_what_the_user_chooses_anew(source, make_tra
     for name in (*options, "clips", "optimization", "init_from"):
         assert name not in loaded.hparams
     assert not loaded.mixup
+    for each, steps in [(task, (2, 3)), (loaded, (None, None))]:
+        recurrence = each.encoder.recurrence
+        assert (recurrence.checkpoint_steps, recurrence.tbptt_steps) == steps
 
 
 @pytest.mark.parametrize("label_steps", [1, 2])
